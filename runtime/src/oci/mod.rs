@@ -1,0 +1,10 @@
+//! The OCI runtime: `runc`'s command line over Spec -> Plan -> one clone3 -> a step list on each side.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs `runc ARGS...` and returns its exit code.
+pub fn main(_argv: Vec<OsString>) -> ExitCode {
+    eprintln!("runc: not built yet");
+    ExitCode::from(1)
+}

@@ -1,0 +1,4 @@
+//! The only `unsafe` of the program: the system calls that rustix lacks, each behind a safe function.
+//!
+//! In: borrowed fds, numbers, slices. Out: owned fds, `rustix::io::Errno`.
+//! Must never: hold policy; a caller's mistake must not become undefined behaviour.
