@@ -10,7 +10,10 @@ use std::process::ExitCode;
 
 /// Runs the face that `argv` asks for and returns its exit code.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
-    let name = argv.first().map(|word| Path::new(word).file_name().unwrap_or_default().to_owned()).unwrap_or_default();
+    let name = argv
+        .first()
+        .map(|word| Path::new(word).file_name().unwrap_or_default().to_owned())
+        .unwrap_or_default();
     match name.to_str() {
         Some("runc") => crate::oci::main(argv),
         Some("cni") => crate::cni::main(argv),

@@ -1,0 +1,45 @@
+//! What all stages read, constant during a run. In: the command line's global options and probed facts.
+//! Out: `Build`. Must never: change once made.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::host::Host;
+use crate::layout::Layout;
+use crate::sources::Sources;
+use crate::ui::Ui;
+
+/// Everything that stages read, passed first.
+#[derive(Debug)]
+pub struct Build {
+    /// Every path.
+    pub layout: Layout,
+    /// The pinned sources, checked.
+    pub sources: Sources,
+    /// The machine: its tools and cores.
+    pub host: Host,
+    /// Where sources may come from.
+    pub fetch: FetchOptions,
+    /// How many jobs a compiler may run at once.
+    pub jobs: NonZeroUsize,
+    /// Says what goes on.
+    pub ui: Ui,
+}
+
+/// Where sources may come from.
+#[derive(Debug, Clone, Default)]
+pub struct FetchOptions {
+    /// Nothing but the cache and a mirror folder is asked.
+    pub offline: bool,
+    /// Tried before the recorded origins.
+    pub mirror: Option<Mirror>,
+}
+
+/// A place that holds the tarballs under their file names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mirror {
+    /// A folder on this machine.
+    Folder(PathBuf),
+    /// An address to which `/FILE` is appended.
+    Url(String),
+}

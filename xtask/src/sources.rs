@@ -1,0 +1,242 @@
+//! `sources.toml` -> `Sources`. In: the file's text. Out: pins that were checked, every one.
+//! Must never: reach for the network, or let a pin through that has no hash.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// The file as written; unknown fields are errors, so that a misspelt one is found.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSources {
+    epoch: u64,
+    source: BTreeMap<String, RawSource>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    version: String,
+    licence: String,
+    origin: Vec<RawOrigin>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOrigin {
+    url: Option<String>,
+    debian: Option<String>,
+    suites: Option<Vec<String>>,
+    file: Option<String>,
+    sha256: String,
+    hash_from: String,
+}
+
+/// The pins, resolved.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Seconds since 1970: every time stamp in the image.
+    pub epoch: u64,
+    /// The Linux kernel.
+    pub linux: Source,
+    /// BusyBox.
+    pub busybox: Source,
+    /// Tini.
+    pub tini: Source,
+    /// iproute2.
+    pub iproute2: Source,
+}
+
+/// One pinned source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its key in `sources.toml`.
+    pub name: String,
+    /// The upstream version.
+    pub version: String,
+    /// SPDX expression.
+    pub licence: String,
+    /// Where it can be had, in the order in which to try; at least one.
+    pub origins: Vec<Origin>,
+}
+
+/// A place to have a source from, and the hash of what it gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The place.
+    pub place: Place,
+    /// The tarball's file name there.
+    pub file: String,
+    /// Lower-case hexadecimal sha256 of the tarball.
+    pub sha256: String,
+    /// Where the hash was taken from.
+    pub hash_from: String,
+}
+
+/// Kinds of origins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A plain address.
+    Url(String),
+    /// A Debian source package, found through the machine's own apt configuration.
+    Debian {
+        /// The source package's name.
+        package: String,
+        /// Suites to look in; alternatives of each other.
+        suites: Vec<String>,
+    },
+}
+
+impl Sources {
+    /// Reads and checks the file at `path`. Errors name file, line and field.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("{}: cannot read", path.display()))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    fn parse(text: &str, file: &str) -> Result<Self> {
+        let raw: RawSources = toml::from_str(text).map_err(|error| toml_error(file, text, &error))?;
+        let mut resolved = BTreeMap::new();
+        for (name, source) in raw.source {
+            let at = |field: &str| format!("{file}:{}: source.{name}{field}", line_of_source(text, &name));
+            let source = resolve(&name, source, &at)?;
+            resolved.insert(name, source);
+        }
+        let mut take = |name: &str| {
+            resolved
+                .remove(name)
+                .with_context(|| format!("{file}: source.{name} is missing; the pipeline builds it"))
+        };
+        let (linux, busybox, tini, iproute2) =
+            (take("linux")?, take("busybox")?, take("tini")?, take("iproute2")?);
+        if let Some(name) = resolved.keys().next() {
+            let line = line_of_source(text, name);
+            bail!(
+                "{file}:{line}: source.{name}: no stage uses this source; remove it or spell its name as a stage does"
+            );
+        }
+        Ok(Self { epoch: raw.epoch, linux, busybox, tini, iproute2 })
+    }
+
+    /// All sources in the order of their names.
+    pub fn all(&self) -> [&Source; 4] {
+        [&self.busybox, &self.iproute2, &self.linux, &self.tini]
+    }
+}
+
+impl Source {
+    /// What identifies the pin, whichever origin serves it: goes into stage keys.
+    pub fn pin(&self) -> String {
+        let hashes: Vec<&str> = self.origins.iter().map(|origin| origin.sha256.as_str()).collect();
+        format!("{} {} {}", self.name, self.version, hashes.join(" "))
+    }
+}
+
+fn resolve(name: &str, raw: RawSource, at: &dyn Fn(&str) -> String) -> Result<Source> {
+    if raw.origin.is_empty() {
+        bail!("{}: has no [[source.{name}.origin]]; add at least one", at(".origin"));
+    }
+    let mut origins = Vec::new();
+    for (index, origin) in raw.origin.into_iter().enumerate() {
+        let field = |field: &str| at(&format!(".origin[{index}].{field}"));
+        if origin.sha256.len() != 64
+            || !origin.sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        {
+            bail!(
+                "{}: {:?} is not a sha256: 64 lower-case hexadecimal digits",
+                field("sha256"),
+                origin.sha256
+            );
+        }
+        let (place, file) = match (origin.url, origin.debian) {
+            (Some(url), None) => {
+                let last = url.rsplit('/').next().unwrap_or_default().to_owned();
+                if !(url.starts_with("https://") || url.starts_with("http://")) || last.is_empty() {
+                    bail!("{}: {url:?} is not an http(s) address of a file", field("url"));
+                }
+                (Place::Url(url), origin.file.unwrap_or(last))
+            }
+            (None, Some(package)) => {
+                let suites = origin.suites.unwrap_or_default();
+                if suites.is_empty() {
+                    bail!("{}: name at least one suite, such as \"bookworm\"", field("suites"));
+                }
+                let Some(file) = origin.file else {
+                    bail!("{}: is missing; a Debian origin needs the tarball's file name", field("file"));
+                };
+                (Place::Debian { package, suites }, file)
+            }
+            _ => bail!("{}: an origin has either `url` or `debian`, one of the two", field("url")),
+        };
+        if file.contains('/') || file.starts_with('.') {
+            bail!("{}: {file:?} is not a plain file name", field("file"));
+        }
+        origins.push(Origin { place, file, sha256: origin.sha256, hash_from: origin.hash_from });
+    }
+    Ok(Source { name: name.to_owned(), version: raw.version, licence: raw.licence, origins })
+}
+
+/// serde reports resolve errors without a place; the table's header line is near enough to find it.
+fn line_of_source(text: &str, name: &str) -> usize {
+    let header = format!("[source.{name}]");
+    text.lines().position(|line| line.trim() == header).map_or(1, |index| index + 1)
+}
+
+fn toml_error(file: &str, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    anyhow::anyhow!("{file}:{line}: {}", error.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REAL: &str = include_str!("../sources.toml");
+
+    fn error_of(text: &str) -> String {
+        Sources::parse(text, "sources.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_real_file_resolves() {
+        let sources = Sources::parse(REAL, "sources.toml").unwrap();
+        assert_eq!(sources.linux.origins.len(), 2);
+        assert_eq!(sources.linux.origins[0].file, "linux-6.12.95.tar.xz");
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_line() {
+        let text = REAL.replace("licence = \"MIT\"", "license = \"MIT\"");
+        let line = text.lines().position(|line| line.starts_with("license")).unwrap() + 1;
+        let message = error_of(&text);
+        assert!(message.starts_with(&format!("sources.toml:{line}:")), "{message}");
+        assert!(message.contains("license"), "{message}");
+    }
+
+    #[test]
+    fn a_short_hash_is_named_with_its_field() {
+        let message = error_of(&REAL.replacen("a9e8c51f", "a9e8", 1));
+        assert!(message.contains("source.linux.origin[0].sha256"), "{message}");
+    }
+
+    #[test]
+    fn an_origin_of_two_kinds_or_none_is_refused() {
+        let message =
+            error_of(&REAL.replacen("debian = \"tini\"", "debian = \"tini\"\nurl = \"https://x/y\"", 1));
+        assert!(message.contains("source.tini.origin[1]"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_source_is_named() {
+        let text = REAL.replace("source.tini", "source.dumb-init");
+        assert!(error_of(&text).contains("source.tini is missing"));
+    }
+
+    #[test]
+    fn broken_toml_names_its_line() {
+        assert!(error_of("epoch = 1\n[source\n").starts_with("sources.toml:2:"));
+    }
+}

@@ -1,0 +1,12 @@
+//! The stages: one file each, a function of its inputs. See `pipeline` for their order.
+
+pub mod busybox;
+pub mod fetch;
+pub mod initramfs;
+pub mod iproute2;
+pub mod iso;
+pub mod kernel;
+pub mod rootfs;
+pub mod runtime;
+pub mod tini;
+pub mod unpack;

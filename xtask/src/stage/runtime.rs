@@ -1,0 +1,131 @@
+//! runtime/ -> the static program `coracle`. In: the crate, the lock file, the toolchain. Out: one ELF file with no
+//! interpreter and no NEEDED entry. Must never: let the checkout's or the user's paths into the program.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use xshell::{Shell, cmd};
+
+use crate::artifact::RuntimeProgram;
+use crate::context::Build;
+use crate::stamp::{Inputs, produce};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the program.
+pub fn run(build: &Build) -> Result<RuntimeProgram> {
+    let root = build.layout.root();
+    let inputs = Inputs::new("runtime", 1)
+        .tree("runtime", &root.join("runtime"))?
+        .file("Cargo.toml", &root.join("Cargo.toml"))?
+        .file("Cargo.lock", &root.join("Cargo.lock"))?
+        .file("rust-toolchain.toml", &root.join("rust-toolchain.toml"))?
+        .text("rustc", &build.host.version("rustc", "-vV")?)
+        .text("linker", &build.host.version("ld", "--version")?)
+        .text("flags", &flags(Path::new("ROOT"), Path::new("CARGO_HOME")));
+    let [program] = produce(build, inputs, ["coracle"], |shop| {
+        let shell = Shell::new()?;
+        shell.change_dir(root);
+        let target = build.layout.target().join("static");
+        let jobs = build.jobs.to_string();
+        let (epoch, flags) = (build.sources.epoch.to_string(), flags(root, &cargo_home()?));
+        let locked = cargo_offline(build);
+        let command = cmd!(shell, "cargo build --release --locked {locked...} --package runtime --bin coracle --target {TARGET} --target-dir {target} --jobs {jobs}")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            .env("SOURCE_DATE_EPOCH", epoch);
+        shop.log.run(command)?;
+        let made = target.join(TARGET).join("release/coracle");
+        check_static(&made)?;
+        std::fs::copy(&made, shop.out.join("coracle"))
+            .with_context(|| format!("{}: cannot copy", made.display()))?;
+        Ok(())
+    })?;
+    Ok(RuntimeProgram(program))
+}
+
+fn cargo_offline(build: &Build) -> &'static [&'static str] {
+    if build.fetch.offline { &["--offline"] } else { &[] }
+}
+
+/// The compiler's flags, as CARGO_ENCODED_RUSTFLAGS wants them. Paths of this machine are replaced by fixed words.
+fn flags(root: &Path, cargo_home: &Path) -> String {
+    [
+        "-Ctarget-feature=+crt-static".to_owned(),
+        "-Crelocation-model=pie".to_owned(),
+        format!("--remap-path-prefix={}=coracle", root.display()),
+        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
+    ]
+    .join("\x1f")
+}
+
+fn cargo_home() -> Result<std::path::PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    home.context("neither CARGO_HOME nor HOME is set")
+}
+
+/// Refuses a program that asks for an interpreter or a shared library (ELF-64, little endian; elf(5)).
+fn check_static(path: &Path) -> Result<()> {
+    const PT_INTERP: u32 = 3;
+    const PT_DYNAMIC: u32 = 2;
+    const DT_NEEDED: u64 = 1;
+    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot read", path.display()))?;
+    for (kind, content) in
+        segments(&bytes).with_context(|| format!("{}: not an ELF program", path.display()))?
+    {
+        if kind == PT_INTERP {
+            bail!("{}: asks for an interpreter; it must be static", path.display());
+        }
+        let needs_library =
+            |content: &[u8]| content.chunks_exact(16).any(|entry| u64_at(entry, 0) == Some(DT_NEEDED));
+        if kind == PT_DYNAMIC && needs_library(content) {
+            bail!("{}: asks for a shared library; it must be static", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Program headers with the bytes that they cover; None when `bytes` is not a whole ELF-64 file.
+fn segments(bytes: &[u8]) -> Option<Vec<(u32, &[u8])>> {
+    if bytes.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let table = usize::try_from(u64_at(bytes, 32)?).ok()?;
+    let (size, count) = (usize::from(u16_at(bytes, 54)?), usize::from(u16_at(bytes, 56)?));
+    (0..count)
+        .map(|index| {
+            let header = bytes.get(table.checked_add(index * size)?..)?;
+            let kind = u32::from_le_bytes(header.get(..4)?.try_into().ok()?);
+            let (offset, length) = (u64_at(header, 8)?, u64_at(header, 32)?);
+            let start = usize::try_from(offset).ok()?;
+            Some((kind, bytes.get(start..start.checked_add(usize::try_from(length).ok()?)?)?))
+        })
+        .collect()
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_test_program_is_dynamic_and_refused() {
+        let message = check_static(&std::env::current_exe().unwrap()).unwrap_err().to_string();
+        assert!(message.contains("must be static"), "{message}");
+    }
+
+    #[test]
+    fn a_text_file_is_no_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("text");
+        std::fs::write(&path, "hello").unwrap();
+        assert!(check_static(&path).unwrap_err().to_string().contains("not an ELF program"));
+    }
+}
