@@ -1,5 +1,10 @@
 //! The OCI runtime: `runc`'s command line over Spec -> Plan -> one clone3 -> a step list on each side.
 
+pub mod cgroup;
+pub mod report;
+pub mod seccomp;
+pub mod spec;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
