@@ -31,7 +31,7 @@ impl Name {
         let (mut low, mut high) = (0, tables::COUNT);
         while low < high {
             let middle = (low + high) / 2;
-            match Name(middle).text().cmp(name) {
+            match Name(middle).bytes().cmp(name.as_bytes()) {
                 std::cmp::Ordering::Equal => return Some(Name(middle)),
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
@@ -40,10 +40,9 @@ impl Name {
         None
     }
 
-    /// The name itself.
-    pub fn text(self) -> &'static str {
+    fn bytes(self) -> &'static [u8] {
         let start = if self.0 == 0 { 0 } else { NAME_ENDS[self.0 - 1] };
-        &NAMES[usize::from(start)..usize::from(NAME_ENDS[self.0])]
+        &NAMES.as_bytes()[usize::from(start)..usize::from(NAME_ENDS[self.0])]
     }
 }
 
@@ -156,7 +155,7 @@ mod tests {
     fn every_name_is_found_and_in_order() {
         let mut last = "";
         for place in 0..tables::COUNT {
-            let text = Name(place).text();
+            let text = std::str::from_utf8(Name(place).bytes()).unwrap();
             assert!(text > last, "{text} after {last}");
             assert_eq!(Name::find(text), Some(Name(place)));
             last = text;

@@ -80,7 +80,8 @@ fn compile_for(seccomp: &Seccomp, native: Arch) -> Result<Filter, Error> {
             architectures.push(*arch);
         }
     }
-    let program = program::assemble(&rules::sections(seccomp, &architectures));
+    let mentions = rules::Mentions::new(seccomp);
+    let program = program::assemble(&mentions.sections(&architectures));
     if program.len() > program::INSTRUCTIONS_MAX {
         return Err(invalid(
             "syscalls",
@@ -92,7 +93,7 @@ fn compile_for(seccomp: &Seccomp, native: Arch) -> Result<Filter, Error> {
             ),
         ));
     }
-    Ok(Filter { program, flags: flags(seccomp, listens), unknown: unknown_names(seccomp) })
+    Ok(Filter { program, flags: flags(seccomp, listens), unknown: mentions.unknown() })
 }
 
 /// Checks every field, and says whether there is something to listen for.
@@ -186,13 +187,6 @@ fn flags(seccomp: &Seccomp, listens: bool) -> u32 {
         }
     }
     bits
-}
-
-fn unknown_names(seccomp: &Seccomp) -> Vec<String> {
-    let names = seccomp.syscalls.iter().flat_map(|rule| &rule.names);
-    let unknown =
-        names.filter(|name| arch::Name::find(name).is_none() && Arch::Arm.private_number(name).is_none());
-    unknown.cloned().collect()
 }
 
 fn invalid(field: &str, message: String) -> Error {

@@ -7,8 +7,6 @@
 //! the first rule without conditions decides for its call whatever else is said of it; else conditional rules are
 //! tried in order. One rule with two conditions on the same argument stands for two rules.
 
-use std::collections::BTreeMap;
-
 use super::arch::ARM_PRIVATE;
 use super::arch::Name;
 use super::arch::X32_BIT;
@@ -16,6 +14,7 @@ use crate::oci::spec::seccomp::Action;
 use crate::oci::spec::seccomp::Arch;
 use crate::oci::spec::seccomp::Arg;
 use crate::oci::spec::seccomp::Operator;
+use crate::oci::spec::seccomp::Rule;
 use crate::oci::spec::seccomp::Seccomp;
 
 /// The values of SECCOMP_RET_* (linux/seccomp.h).
@@ -70,32 +69,32 @@ pub struct Section {
     pub x32: bool,
 }
 
-/// Calls that programs make most; their spans come early in the search.
+/// Calls that programs make most; their spans come early in the search. In byte order.
 const FREQUENT: [&str; 24] = [
-    "read",
-    "write",
-    "futex",
-    "close",
-    "openat",
-    "mmap",
-    "munmap",
-    "mprotect",
     "brk",
-    "fstat",
-    "newfstatat",
-    "lseek",
-    "pread64",
-    "epoll_wait",
+    "clock_gettime",
+    "close",
     "epoll_pwait",
+    "epoll_wait",
+    "fstat",
+    "futex",
+    "lseek",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "newfstatat",
+    "openat",
     "poll",
     "ppoll",
-    "sendto",
+    "pread64",
+    "read",
     "recvfrom",
     "recvmsg",
-    "sendmsg",
-    "writev",
     "rt_sigprocmask",
-    "clock_gettime",
+    "sendmsg",
+    "sendto",
+    "write",
+    "writev",
 ];
 const FREQUENT_WEIGHT: u32 = 8;
 
@@ -114,7 +113,7 @@ pub fn return_value(action: Action, errno: Option<u32>) -> u32 {
     }
 }
 
-/// What is said of one call, in the order of the rules.
+/// What is said of one call.
 #[derive(Default)]
 struct Said {
     /// The first rule without conditions.
@@ -123,34 +122,115 @@ struct Said {
     frequent: bool,
 }
 
-/// The sections for `architectures` (native first), those that share a `seccomp_data.arch` in one.
-pub fn sections(seccomp: &Seccomp, architectures: &[Arch]) -> Vec<Section> {
-    let default = return_value(seccomp.default_action, seccomp.default_errno_ret);
-    let mut sections: Vec<Section> = Vec::new();
-    for &arch in architectures {
-        if matches!(arch, Arch::X32 | Arch::X86_64) {
-            if sections.iter().any(|section| section.arch == Arch::X86_64) {
+/// One name of one rule, looked up once for all architectures.
+struct Mention<'a> {
+    rule: &'a Rule,
+    value: u32,
+    text: &'a str,
+    name: Option<Name>,
+    frequent: bool,
+    /// The multiplexing call and what it gets, see `door_of`.
+    door: Option<(Name, Arg)>,
+}
+
+/// A profile with its names looked up.
+pub struct Mentions<'a> {
+    default: u32,
+    all: Vec<Mention<'a>>,
+}
+
+impl<'a> Mentions<'a> {
+    /// Looks the names up.
+    pub fn new(seccomp: &'a Seccomp) -> Mentions<'a> {
+        let default = return_value(seccomp.default_action, seccomp.default_errno_ret);
+        let mut all = Vec::new();
+        for rule in &seccomp.syscalls {
+            let value = return_value(rule.action, rule.errno_ret);
+            all.extend(rule.names.iter().map(|text| Mention {
+                rule,
+                value,
+                text,
+                name: Name::find(text),
+                frequent: FREQUENT.binary_search(&text.as_str()).is_ok(),
+                door: door_of(text),
+            }));
+        }
+        Mentions { default, all }
+    }
+
+    /// Names that no architecture has.
+    pub fn unknown(&self) -> Vec<String> {
+        let unknown = self
+            .all
+            .iter()
+            .filter(|mention| mention.name.is_none() && Arch::Arm.private_number(mention.text).is_none());
+        unknown.map(|mention| mention.text.to_string()).collect()
+    }
+
+    /// The sections for `architectures` (native first), those that share a `seccomp_data.arch` in one.
+    pub fn sections(&self, architectures: &[Arch]) -> Vec<Section> {
+        let mut sections: Vec<Section> = Vec::new();
+        for &arch in architectures {
+            if matches!(arch, Arch::X32 | Arch::X86_64) {
+                if sections.iter().any(|section| section.arch == Arch::X86_64) {
+                    continue;
+                }
+                let x86_64 = architectures.contains(&Arch::X86_64);
+                let x32 = architectures.contains(&Arch::X32);
+                let spans = merge(spans_of_x86_64(self, x86_64, x32));
+                sections.push(Section { arch: Arch::X86_64, spans, x32 });
+            } else {
+                sections.push(Section { arch, spans: merge(spans_of(self, arch)), x32: false });
+            }
+        }
+        sections
+    }
+
+    /// What the rules say of each call of an ABI, in the order of numbers, and the highest number of its table that
+    /// they name, whatever the verdict.
+    fn collect(&self, arch: Arch) -> (Vec<(u32, Said)>, Option<u32>) {
+        // A number, the mention's place, and whether the call comes through its door.
+        let mut found: Vec<(u32, usize, bool)> = Vec::with_capacity(self.all.len());
+        let mut highest = None;
+        for (at, mention) in self.all.iter().enumerate() {
+            let number = mention.name.and_then(|name| arch.number(name));
+            highest = highest.max(number);
+            if mention.value == self.default {
                 continue;
             }
-            let x86_64 = architectures.contains(&Arch::X86_64);
-            let x32 = architectures.contains(&Arch::X32);
-            let spans = merge(spans_of_x86_64(seccomp, default, x86_64, x32));
-            sections.push(Section { arch: Arch::X86_64, spans, x32 });
-        } else {
-            let spans = merge(spans_of(seccomp, arch, default));
-            sections.push(Section { arch, spans, x32: false });
+            let direct = number.into_iter().chain(arch.private_number(mention.text));
+            found.extend(direct.map(|number| (number, at, false)));
+            let door = mention.door.and_then(|(door, _)| arch.number(door));
+            found.extend(door.map(|number| (number, at, true)));
         }
+        // By number, and within a call in the order of the rules.
+        found.sort_unstable();
+        let mut said: Vec<(u32, Said)> = Vec::with_capacity(found.len());
+        for (number, at, through_door) in found {
+            if said.last().is_none_or(|(last, _)| *last != number) {
+                said.push((number, Said::default()));
+            }
+            let Some((_, entry)) = said.last_mut() else { continue };
+            let mention = &self.all[at];
+            match mention.door {
+                Some((_, selector)) if through_door => entry.add(&[selector], mention.value),
+                _ => {
+                    entry.frequent |= mention.frequent;
+                    entry.add(&mention.rule.args, mention.value);
+                }
+            }
+        }
+        (said, highest)
     }
-    sections
 }
 
 /// The two ABIs behind one `seccomp_data.arch`: a bit of the number tells them apart.
-fn spans_of_x86_64(seccomp: &Seccomp, default: u32, x86_64: bool, x32: bool) -> Vec<Span> {
+fn spans_of_x86_64(mentions: &Mentions<'_>, x86_64: bool, x32: bool) -> Vec<Span> {
     let foreign = Verdict::Return(ret::KILL_THREAD);
     let mut spans = Vec::new();
     let mut beyond = foreign.clone();
     if x86_64 {
-        spans = spans_of(seccomp, Arch::X86_64, default);
+        spans = spans_of(mentions, Arch::X86_64);
         spans.retain(|span| span.start < X32_BIT);
         beyond = match spans.last() {
             Some(Span { verdict, .. }) if *verdict == Verdict::Return(ret::ERRNO | ENOSYS) => verdict.clone(),
@@ -160,7 +240,7 @@ fn spans_of_x86_64(seccomp: &Seccomp, default: u32, x86_64: bool, x32: bool) -> 
         spans.push(Span { start: 0, verdict: foreign.clone(), weight: 1 });
     }
     if x32 {
-        spans.extend(spans_of(seccomp, Arch::X32, default).into_iter().filter(|span| span.start >= X32_BIT));
+        spans.extend(spans_of(mentions, Arch::X32).into_iter().filter(|span| span.start >= X32_BIT));
         return spans;
     }
     // Numbers with the bit are x32's. -1 isn't: a tracer sets it to skip a call, so it gets no harder verdict than
@@ -168,7 +248,7 @@ fn spans_of_x86_64(seccomp: &Seccomp, default: u32, x86_64: bool, x32: bool) -> 
     spans.push(Span { start: X32_BIT, verdict: foreign.clone(), weight: 1 });
     spans.push(Span { start: 0x8000_0000, verdict: beyond, weight: 1 });
     spans.push(Span { start: 0xc000_0000, verdict: foreign, weight: 1 });
-    spans.push(Span { start: u32::MAX, verdict: Verdict::Return(default), weight: 1 });
+    spans.push(Span { start: u32::MAX, verdict: Verdict::Return(mentions.default), weight: 1 });
     spans
 }
 
@@ -178,8 +258,9 @@ fn denies(default: u32) -> bool {
     !matches!(default & 0xffff_0000, ret::ALLOW | ret::LOG | ret::TRACE)
 }
 
-fn spans_of(seccomp: &Seccomp, arch: Arch, default: u32) -> Vec<Span> {
-    let (said, highest) = collect(seccomp, arch, default);
+fn spans_of(mentions: &Mentions<'_>, arch: Arch) -> Vec<Span> {
+    let default = mentions.default;
+    let (said, highest) = mentions.collect(arch);
     let base = if arch == Arch::X32 { X32_BIT } else { 0 };
     let mut spans = vec![Span { start: base, verdict: Verdict::Return(default), weight: 1 }];
     // A call's span ends where the next begins: put the default behind each.
@@ -229,32 +310,6 @@ fn answer_unknown(spans: &mut Vec<Span>, arch: Arch, highest: Option<u32>, defau
     spans.extend(private);
 }
 
-/// What the rules say of each call of an ABI, and the highest number of its table that they name, whatever the verdict.
-fn collect(seccomp: &Seccomp, arch: Arch, default: u32) -> (BTreeMap<u32, Said>, Option<u32>) {
-    let mut said: BTreeMap<u32, Said> = BTreeMap::new();
-    let mut highest = None;
-    for rule in &seccomp.syscalls {
-        let value = return_value(rule.action, rule.errno_ret);
-        for name in &rule.names {
-            let number = Name::find(name).and_then(|name| arch.number(name));
-            highest = highest.max(number);
-            if value == default {
-                continue;
-            }
-            let frequent = FREQUENT.contains(&name.as_str());
-            for number in number.into_iter().chain(arch.private_number(name)) {
-                let entry = said.entry(number).or_default();
-                entry.frequent |= frequent;
-                entry.add(&rule.args, value);
-            }
-            if let Some((number, selector)) = multiplexed(arch, name) {
-                said.entry(number).or_default().add(&[selector], value);
-            }
-        }
-    }
-    (said, highest)
-}
-
 impl Said {
     fn add(&mut self, args: &[Arg], value: u32) {
         if self.always.is_some() {
@@ -273,56 +328,61 @@ impl Said {
     }
 }
 
-/// socketcall(2)'s first argument for each call, from 1.
-const SOCKET_CALLS: [&str; 20] = [
-    "socket",
-    "bind",
-    "connect",
-    "listen",
-    "accept",
-    "getsockname",
-    "getpeername",
-    "socketpair",
-    "send",
-    "recv",
-    "sendto",
-    "recvfrom",
-    "shutdown",
-    "setsockopt",
-    "getsockopt",
-    "sendmsg",
-    "recvmsg",
-    "accept4",
-    "recvmmsg",
-    "sendmmsg",
-];
+/// A call that stands for many: its first argument selects which.
+struct Door {
+    name: &'static str,
+    /// The part of the argument that selects.
+    mask: u64,
+}
 
-/// ipc(2)'s first argument for each call.
-const IPC_CALLS: [(&str, u64); 12] = [
-    ("semop", 1),
-    ("semget", 2),
-    ("semctl", 3),
-    ("semtimedop", 4),
-    ("msgsnd", 11),
-    ("msgrcv", 12),
-    ("msgget", 13),
-    ("msgctl", 14),
-    ("shmat", 21),
-    ("shmdt", 22),
-    ("shmget", 23),
-    ("shmctl", 24),
+const SOCKET: Door = Door { name: "socketcall", mask: 0xffff_ffff };
+/// The kernel takes the argument's upper half for a version.
+const IPC: Door = Door { name: "ipc", mask: 0xffff };
+
+/// Calls behind a door and what selects them (linux/net.h, linux/ipc.h). In byte order.
+#[rustfmt::skip]
+const BEHIND_DOORS: [(&str, &Door, u64); 32] = [
+    ("accept", &SOCKET, 5),
+    ("accept4", &SOCKET, 18),
+    ("bind", &SOCKET, 2),
+    ("connect", &SOCKET, 3),
+    ("getpeername", &SOCKET, 7),
+    ("getsockname", &SOCKET, 6),
+    ("getsockopt", &SOCKET, 15),
+    ("listen", &SOCKET, 4),
+    ("msgctl", &IPC, 14),
+    ("msgget", &IPC, 13),
+    ("msgrcv", &IPC, 12),
+    ("msgsnd", &IPC, 11),
+    ("recv", &SOCKET, 10),
+    ("recvfrom", &SOCKET, 12),
+    ("recvmmsg", &SOCKET, 19),
+    ("recvmsg", &SOCKET, 17),
+    ("semctl", &IPC, 3),
+    ("semget", &IPC, 2),
+    ("semop", &IPC, 1),
+    ("semtimedop", &IPC, 4),
+    ("send", &SOCKET, 9),
+    ("sendmmsg", &SOCKET, 20),
+    ("sendmsg", &SOCKET, 16),
+    ("sendto", &SOCKET, 11),
+    ("setsockopt", &SOCKET, 14),
+    ("shmat", &IPC, 21),
+    ("shmctl", &IPC, 24),
+    ("shmdt", &IPC, 22),
+    ("shmget", &IPC, 23),
+    ("shutdown", &SOCKET, 13),
+    ("socket", &SOCKET, 1),
+    ("socketpair", &SOCKET, 8),
 ];
 
 /// The second way to some calls on older ABIs, so that a rule on the call holds there too. The call's own arguments
 /// lie in memory there, where no filter sees them: a rule's conditions on them are not asked.
-fn multiplexed(arch: Arch, name: &str) -> Option<(u32, Arg)> {
-    let (door, selector, mask) = match SOCKET_CALLS.iter().position(|call| *call == name) {
-        Some(place) => ("socketcall", place as u64 + 1, 0xffff_ffff),
-        // The kernel takes the selector's upper half for a version.
-        None => ("ipc", IPC_CALLS.iter().find(|(call, _)| *call == name)?.1, 0xffff),
-    };
-    let number = arch.number(Name::find(door)?)?;
-    Some((number, Arg { index: 0, value: mask, value_two: selector, op: Operator::MaskedEqual }))
+fn door_of(call: &str) -> Option<(Name, Arg)> {
+    let at = BEHIND_DOORS.binary_search_by(|(name, ..)| (*name).cmp(call)).ok()?;
+    let (_, door, selector) = BEHIND_DOORS[at];
+    let selects = Arg { index: 0, value: door.mask, value_two: selector, op: Operator::MaskedEqual };
+    Some((Name::find(door.name)?, selects))
 }
 
 /// Joins neighbours with the same verdict, and drops spans that another of the same start replaces.
@@ -338,4 +398,18 @@ fn merge(spans: Vec<Span>) -> Vec<Span> {
         }
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_calls_are_known_and_in_order() {
+        assert!(FREQUENT.is_sorted());
+        assert!(BEHIND_DOORS.is_sorted_by_key(|(name, ..)| name));
+        for name in FREQUENT.into_iter().chain(BEHIND_DOORS.into_iter().map(|(name, ..)| name)) {
+            assert!(Name::find(name).is_some(), "{name}");
+        }
+    }
 }
