@@ -28,6 +28,10 @@ impl Layout {
     pub fn kernel_config(&self) -> PathBuf {
         self.root.join("kernel-config")
     }
+    /// BusyBox's configuration fragments.
+    pub fn busybox_config(&self) -> PathBuf {
+        self.root.join("xtask/busybox-config")
+    }
     /// The tree that mirrors `/` of the image.
     pub fn rootfs_overlay(&self) -> PathBuf {
         self.root.join("rootfs-overlay")

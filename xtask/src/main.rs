@@ -6,6 +6,7 @@ mod cli;
 mod cmd;
 mod context;
 mod host;
+mod kconfig;
 mod layout;
 mod pipeline;
 mod sources;

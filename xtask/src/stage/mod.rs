@@ -6,6 +6,7 @@ pub mod initramfs;
 pub mod iproute2;
 pub mod iso;
 pub mod kernel;
+pub mod musl;
 pub mod rootfs;
 pub mod runtime;
 pub mod tini;

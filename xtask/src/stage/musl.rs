@@ -1,0 +1,37 @@
+//! The C compiler of the image's C programs: musl-gcc with the kernel's headers. In: the host's tools. Out: words for a
+//! make command line, and what of the host goes into a stage's key. Must never: let a path of this machine into a
+//! program: debug information is off, and sources are compiled by relative names.
+
+use anyhow::{Context, Result};
+
+use crate::context::Build;
+use crate::stamp::Inputs;
+
+/// Optimised for size, each function in a section of its own so that the linker can drop it.
+pub const CFLAGS: &str = "-Os -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-ident \
+                          -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu";
+
+/// Static, stripped, without a build id.
+pub const LDFLAGS: &str = "-static -s -Wl,--gc-sections -Wl,--build-id=none";
+
+/// Adds the compiler, the C library and the kernel headers to a stage's inputs.
+pub fn inputs(build: &Build, inputs: Inputs) -> Result<Inputs> {
+    let headers = std::path::Path::new("/usr/include/linux/version.h");
+    let libc = [
+        "/usr/lib/x86_64-linux-musl/libc.a",
+        "/usr/lib/musl/lib/libc.a",
+        "/usr/x86_64-linux-musl/lib64/libc.a",
+        "/usr/lib/libc.a",
+    ]
+    .map(std::path::Path::new)
+    .into_iter()
+    .find(|path| path.exists())
+    .context("musl's libc.a: not found; `cargo xtask doctor` tells how to install it")?;
+    inputs
+        .text("gcc", &build.host.version("gcc", "--version")?)
+        .text("ld", &build.host.version("ld", "--version")?)
+        .text("cflags", CFLAGS)
+        .text("ldflags", LDFLAGS)
+        .file("kernel headers", headers)?
+        .file("musl", libc)
+}
