@@ -1,6 +1,7 @@
 //! The OCI runtime: `runc`'s command line over Spec -> Plan -> one clone3 -> a step list on each side.
 
 pub mod cgroup;
+pub mod cli;
 pub mod report;
 pub mod seccomp;
 pub mod spec;
