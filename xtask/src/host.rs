@@ -128,7 +128,6 @@ pub const OVMF_CODE: &[&str] = &[
     "/usr/share/OVMF/OVMF_CODE_4M.fd",
     "/usr/share/edk2/ovmf/OVMF_CODE.fd",
     "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
-    "/usr/share/OVMF/OVMF.fd",
 ];
 
 /// Package managers that `doctor` speaks, in the order in which they are looked for.

@@ -13,6 +13,7 @@ mod sources;
 mod stage;
 mod stamp;
 mod ui;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
