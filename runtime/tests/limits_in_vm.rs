@@ -273,6 +273,8 @@ fn a_frozen_cgroup_stands_still_and_goes_on() {
     assert!(!cgroup.0.is_frozen().unwrap());
     cgroup.0.freeze().unwrap();
     assert!(cgroup.0.is_frozen().unwrap());
+    // What ran up to the stop is counted a moment later.
+    std::thread::sleep(Duration::from_millis(100));
     let used = cgroup.0.stats().unwrap().cpu.usage.total;
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(cgroup.0.stats().unwrap().cpu.usage.total, used);

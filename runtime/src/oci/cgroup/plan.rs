@@ -63,6 +63,11 @@ impl CgroupPlan {
         Ok(self)
     }
 
+    /// Whether anything is limited. Without limits a rootless container can do without a cgroup of its own.
+    pub fn has_limits(&self) -> bool {
+        !self.settings.is_empty()
+    }
+
     /// The directory that `create` makes.
     pub fn path(&self) -> PathBuf {
         let mut path = self.mount.clone();

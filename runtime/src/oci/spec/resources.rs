@@ -246,3 +246,37 @@ pub struct Rdma {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hca_objects: Option<u32>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names in the spec's own spelling, capitals and all.
+    #[test]
+    fn a_section_is_read_as_it_stands() {
+        let json = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}],
+            "network":{"classID":1048577,"priorities":[{"name":"eth0","priority":500}]},"pids":{"limit":32771},
+            "hugepageLimits":[{"pageSize":"2MB","limit":9223372036854772000}],
+            "memory":{"limit":536870912,"reservation":536870912,"swap":536870912,"kernel":-1,"kernelTCP":-1,"swappiness":0,
+                      "disableOOMKiller":false,"useHierarchy":true,"checkBeforeUpdate":true},
+            "cpu":{"shares":1024,"quota":1000000,"burst":1000000,"period":500000,"realtimeRuntime":950000,
+                   "realtimePeriod":1000000,"cpus":"2-3","mems":"0-7","idle":1},
+            "rdma":{"mlx5_1":{"hcaHandles":3,"hcaObjects":10000}},"unified":{"memory.high":"1"},
+            "blockIO":{"weight":10,"leafWeight":10,"weightDevice":[{"major":8,"minor":0,"weight":500,"leafWeight":300}],
+                       "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":600}],
+                       "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":300}]}}"#;
+        let section: Resources = serde_json::from_str(json).unwrap();
+        // Nothing was lost on the way in: it comes out as the same JSON.
+        let out = serde_json::to_value(&section).unwrap();
+        assert_eq!(out, serde_json::from_str::<serde_json::Value>(json).unwrap());
+    }
+
+    #[test]
+    fn device_kinds_have_their_old_names() {
+        let kind = |json: &str| serde_json::from_str::<DeviceRule>(json).map(|rule| rule.kind).ok();
+        assert_eq!(kind(r#"{"allow":true}"#), Some(None));
+        assert_eq!(kind(r#"{"allow":true,"type":""}"#), Some(Some(DeviceKind::All)));
+        assert_eq!(kind(r#"{"allow":true,"type":"u"}"#), Some(Some(DeviceKind::Char)));
+        assert_eq!(kind(r#"{"allow":true,"type":"p"}"#), None);
+    }
+}

@@ -193,3 +193,59 @@ pub enum Arch {
     #[serde(rename = "SCMP_ARCH_SHEB")]
     Sheb,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(json: &str) -> String {
+        let mut json = serde_json::Deserializer::from_str(json);
+        let error = serde_path_to_error::deserialize::<_, Seccomp>(&mut json).unwrap_err();
+        format!("{}: {}", error.path(), error.inner())
+    }
+
+    /// Properties that are not of the spec are ignored, as docker's own file format has some.
+    #[test]
+    fn a_section_is_read_as_it_stands() {
+        let json = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,"architectures":["SCMP_ARCH_X86","SCMP_ARCH_SHEB"],
+            "archMap":[{}],"listenerPath":"/run/s","listenerMetadata":"m","flags":[],
+            "syscalls":[{"names":["getcwd","chmod"],"action":"SCMP_ACT_NOTIFY","comment":"",
+                         "args":[{"index":1,"value":18446744073709551615,"valueTwo":2,"op":"SCMP_CMP_MASKED_EQ"}]}]}"#;
+        let section: Seccomp = serde_json::from_str(json).unwrap();
+        assert_eq!(section.flags, Some(vec![]));
+        assert_eq!(section.architectures, [Arch::X86, Arch::Sheb]);
+        assert_eq!(
+            section.syscalls[0].args[0],
+            Arg { index: 1, value: u64::MAX, value_two: 2, op: Operator::MaskedEqual }
+        );
+        let again: Seccomp = serde_json::from_str(&serde_json::to_string(&section).unwrap()).unwrap();
+        assert_eq!(again, section);
+        assert_eq!(
+            serde_json::from_str::<Seccomp>(r#"{"defaultAction":"SCMP_ACT_KILL"}"#).unwrap().flags,
+            None
+        );
+    }
+
+    #[test]
+    fn values_that_are_not_of_the_spec_are_errors_at_their_field() {
+        for (json, path) in [
+            ("{}", ".: missing field `defaultAction`"),
+            (r#"{"defaultAction":"ALLOW"}"#, "defaultAction: unknown variant `ALLOW`"),
+            (
+                r#"{"defaultAction":"SCMP_ACT_LOG","architectures":["SCMP_ARCH_Z80"]}"#,
+                "architectures[0]: unknown variant",
+            ),
+            (r#"{"defaultAction":"SCMP_ACT_LOG","flags":["X"]}"#, "flags[0]: unknown variant"),
+            (
+                r#"{"defaultAction":"SCMP_ACT_LOG","syscalls":[{"names":[],"action":"SCMP_ACT_LOG","errnoRet":-1}]}"#,
+                "syscalls[0].errnoRet: ",
+            ),
+            (
+                r#"{"defaultAction":"SCMP_ACT_LOG","syscalls":[{"names":[],"action":"SCMP_ACT_LOG","args":[{"index":0,"value":0,"op":"=="}]}]}"#,
+                "syscalls[0].args[0].op: unknown variant",
+            ),
+        ] {
+            assert!(error(json).starts_with(path), "{}", error(json));
+        }
+    }
+}
