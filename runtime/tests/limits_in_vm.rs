@@ -328,6 +328,9 @@ fn removal_takes_what_lies_below_and_waits_for_the_dying() {
         .spawn()
         .unwrap();
     until("it is in", || cgroup.all_procs().unwrap().len() == 2);
+    assert_eq!(cgroup.below("one/two").unwrap().procs().unwrap().len(), 2);
+    assert_eq!(cgroup.below("/").unwrap().path(), cgroup.path());
+    assert!(cgroup.below("one/../../x").is_err() && cgroup.below("four").is_err());
     assert!(cgroup.procs().unwrap().is_empty());
     let error = cgroup.remove().unwrap_err().to_string();
     assert!(error.contains("one/two"), "{error}");

@@ -1,10 +1,8 @@
-//! The directory of a cgroup: made, filled, read, removed.
+//! A cgroup that is there: its processes, limits, freezer, end.
 //!
-//! In: a `CgroupPlan`, or the path of a cgroup that is there. Out: a `Cgroup`.
-//! Must never: leave a directory behind that a failed `create` made; wait without an end.
+//! In: its path. Out: a `Cgroup`. Must never: fail because the cgroup is gone where that is what was wanted.
 
 use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,13 +10,17 @@ use std::time::Duration;
 use std::time::Instant;
 
 use rustix::fs::AtFlags;
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::process::Signal;
 
 use super::devices;
+use super::dir::all_procs_at;
+use super::dir::open_dir;
+use super::dir::procs_at;
+use super::dir::read_at;
+use super::dir::remove_tree;
+use super::dir::write_at;
 use super::events;
 use super::events::KeyedFile;
 use super::events::Watch;
@@ -26,7 +28,6 @@ use super::limits;
 use super::limits::Absent;
 use super::limits::InForce;
 use super::limits::Setting;
-use super::plan::CgroupPlan;
 use super::stats::Stats;
 use crate::oci::report::Error;
 use crate::oci::spec::resources::Resources;
@@ -42,101 +43,8 @@ const DEPTH_MAX: u32 = 64;
 /// A cgroup that is there.
 #[derive(Debug)]
 pub struct Cgroup {
-    path: PathBuf,
-    dir: OwnedFd,
-}
-
-impl CgroupPlan {
-    /// Makes the directory and those above it, enables controllers on the way, writes all limits and attaches the
-    /// device filter. What was made is removed again when a step fails.
-    ///
-    /// # Errors
-    /// The first step that failed, with the field that asked for it; a cgroup that is there already and has
-    /// processes or is frozen.
-    pub fn create(&self) -> Result<Cgroup, Error> {
-        let mut made = Made(Vec::new());
-        let cgroup = self.make_directories(&mut made)?;
-        let is_new = made.0.last().is_some_and(|path| *path == cgroup.path);
-        if !is_new {
-            cgroup.check_unused()?;
-        }
-        self.check_type(&cgroup)?;
-        for setting in &self.settings {
-            cgroup.apply(setting)?;
-        }
-        cgroup.attach_devices(&self.devices, is_new)?;
-        made.0.clear();
-        Ok(cgroup)
-    }
-
-    fn make_directories(&self, made: &mut Made) -> Result<Cgroup, Error> {
-        let mut path = self.mount.clone();
-        let mut dir = open_dir(rustix::fs::CWD, &path).map_err(|errno| failed("open", &path, errno))?;
-        for component in &self.components {
-            enable_controllers(dir.as_fd());
-            path.push(component);
-            match rustix::fs::mkdirat(&dir, component.as_str(), Mode::from_raw_mode(0o755)) {
-                Ok(()) => made.0.push(path.clone()),
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed("make", &path, errno)),
-            }
-            dir =
-                open_dir(dir.as_fd(), Path::new(component)).map_err(|errno| failed("open", &path, errno))?;
-        }
-        Ok(Cgroup { path, dir })
-    }
-
-    /// A cgroup below one that has processes of its own can't have most controllers; without those it may be threaded.
-    fn check_type(&self, cgroup: &Cgroup) -> Result<(), Error> {
-        let kind = cgroup.read("cgroup.type").unwrap_or_default();
-        let kind = kind.trim();
-        if !matches!(kind, "domain invalid" | "domain threaded" | "threaded") {
-            return Ok(());
-        }
-        let needs_domain = |setting: &&Setting| {
-            !matches!(setting.controller(), None | Some("cpu" | "cpuset" | "pids" | "perf_event"))
-        };
-        if let Some(setting) = self.settings.iter().find(needs_domain) {
-            return Err(Error::spec(
-                format!("linux.resources.{}", setting.field),
-                format!(
-                    "can't be set in {}, which is in {kind} mode: a cgroup above it has processes of its own",
-                    cgroup.path.display()
-                ),
-            ));
-        }
-        if kind == "domain invalid" {
-            cgroup
-                .write("cgroup.type", "threaded")
-                .map_err(|errno| failed("make threaded", &cgroup.path, errno))?;
-        }
-        Ok(())
-    }
-}
-
-/// Directories that a `create` made, the innermost last; they go when it fails.
-struct Made(Vec<PathBuf>);
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for path in self.0.iter().rev() {
-            // Another container may have moved in beside; then the directory is not ours to remove.
-            let _ = rustix::fs::rmdir(path);
-        }
-    }
-}
-
-/// Hands all controllers of a cgroup down to its children, one by one where some can't be.
-fn enable_controllers(dir: BorrowedFd<'_>) {
-    let Ok(controllers) = read_at(dir, "cgroup.controllers") else { return };
-    let names: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
-    if names.is_empty() || write_at(dir, "cgroup.subtree_control", &names.join(" ")).is_ok() {
-        return;
-    }
-    for name in names {
-        // What can't be enabled is missed when a limit needs it, with the field's name.
-        let _ = write_at(dir, "cgroup.subtree_control", &name);
-    }
+    pub(super) path: PathBuf,
+    pub(super) dir: OwnedFd,
 }
 
 impl Cgroup {
@@ -150,6 +58,22 @@ impl Cgroup {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed("open", path, errno)),
         }
+    }
+
+    /// A cgroup below it that is there, for `exec --cgroup`; `.` and an empty path are itself.
+    ///
+    /// # Errors
+    /// A path that leads out of it, or to nothing.
+    pub fn below(&self, path: &str) -> Result<Cgroup, Error> {
+        let components: Vec<&str> =
+            path.split('/').filter(|component| !matches!(*component, "" | ".")).collect();
+        if components.contains(&"..") {
+            return Err(Error::new(format!("bad sub cgroup path: {path}")));
+        }
+        let mut below = self.path.clone();
+        below.extend(components);
+        let dir = open_dir(rustix::fs::CWD, &below).map_err(|errno| failed("open", &below, errno))?;
+        Ok(Cgroup { path: below, dir })
     }
 
     /// Its absolute path.
@@ -327,15 +251,15 @@ impl Cgroup {
             .map_err(|(path, errno)| failed("remove", &path, errno))
     }
 
-    fn read(&self, file: &str) -> Result<String, Errno> {
+    pub(super) fn read(&self, file: &str) -> Result<String, Errno> {
         read_at(self.dir.as_fd(), file)
     }
 
-    fn write(&self, file: &str, value: &str) -> Result<(), Errno> {
+    pub(super) fn write(&self, file: &str, value: &str) -> Result<(), Errno> {
         write_at(self.dir.as_fd(), file, value)
     }
 
-    fn apply(&self, setting: &Setting) -> Result<(), Error> {
+    pub(super) fn apply(&self, setting: &Setting) -> Result<(), Error> {
         let errno = match (self.write(&setting.file, &setting.value), &setting.absent) {
             (Ok(()), _) | (Err(Errno::NOENT), Absent::Ignore) => return Ok(()),
             (Err(Errno::NOENT), Absent::Instead(instead)) => return self.apply(instead),
@@ -394,7 +318,7 @@ impl Cgroup {
     }
 
     /// A cgroup that was there before: containers must not share one by accident.
-    fn check_unused(&self) -> Result<(), Error> {
+    pub(super) fn check_unused(&self) -> Result<(), Error> {
         if self.is_frozen()? {
             return Err(Error::new(format!(
                 "container's cgroup unexpectedly frozen: {}: thaw it, or remove it",
@@ -412,7 +336,7 @@ impl Cgroup {
     }
 
     /// Attaches the filter for `rules`; those that were there before go.
-    fn attach_devices(&self, rules: &[devices::Rule], is_new: bool) -> Result<(), Error> {
+    pub(super) fn attach_devices(&self, rules: &[devices::Rule], is_new: bool) -> Result<(), Error> {
         let fail = |errno| failed("attach the device filter to", &self.path, errno);
         let old = if is_new {
             Vec::new()
@@ -430,7 +354,8 @@ impl Cgroup {
     }
 }
 
-fn failed(step: &str, path: &Path, errno: Errno) -> Error {
+/// A step that failed on a cgroup.
+pub(super) fn failed(step: &str, path: &Path, errno: Errno) -> Error {
     Error::new(format!("{step} cgroup {}: {}", path.display(), errno_text(errno)))
 }
 
@@ -438,107 +363,4 @@ fn failed(step: &str, path: &Path, errno: Errno) -> Error {
 fn errno_text(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-fn open_dir<Fd: AsFd>(at: Fd, path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat(at, path, flags, Mode::empty())
-}
-
-/// Writes in one write(2), which is one request to the kernel.
-fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = rustix::fs::openat(dir, file, flags, Mode::empty())?;
-    rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())).map(drop)
-}
-
-pub(super) fn read_at(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = rustix::fs::openat(dir, file, flags, Mode::empty())?;
-    let mut bytes = Vec::with_capacity(4096);
-    loop {
-        bytes.reserve(4096);
-        if rustix::io::retry_on_intr(|| rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)))?
-            == 0
-        {
-            return String::from_utf8(bytes).map_err(|_| Errno::INVAL);
-        }
-    }
-}
-
-fn procs_at(dir: BorrowedFd<'_>) -> Result<Vec<Pid>, Errno> {
-    let text = match read_at(dir, "cgroup.procs") {
-        // A threaded cgroup has threads only.
-        Err(Errno::OPNOTSUPP) => read_at(dir, "cgroup.threads"),
-        other => other,
-    };
-    match text {
-        // 0 stands for a process outside the reader's pid namespace.
-        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect()),
-        Err(Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
-        Err(errno) => Err(errno),
-    }
-}
-
-fn all_procs_at(dir: BorrowedFd<'_>, depth: u32, pids: &mut Vec<Pid>) -> Result<(), Errno> {
-    pids.extend(procs_at(dir)?);
-    let Some(depth) = depth.checked_sub(1) else { return Err(Errno::TOOBIG) };
-    for name in subdirectories(dir)? {
-        match open_dir(dir, &name) {
-            Ok(child) => all_procs_at(child.as_fd(), depth, pids)?,
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-fn subdirectories(dir: BorrowedFd<'_>) -> Result<Vec<PathBuf>, Errno> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(Errno::NOENT) => break,
-            Err(errno) => return Err(errno),
-        };
-        let name = entry.file_name().to_bytes();
-        if entry.file_type() == rustix::fs::FileType::Directory && name != b"." && name != b".." {
-            names.push(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
-        }
-    }
-    Ok(names)
-}
-
-fn remove_tree(path: &Path, deadline: Instant, depth: u32) -> Result<(), (PathBuf, Errno)> {
-    let gone = |errno| errno == Errno::NOENT;
-    match rustix::fs::rmdir(path) {
-        Ok(()) => return Ok(()),
-        Err(errno) if gone(errno) => return Ok(()),
-        Err(Errno::BUSY) => {}
-        Err(errno) => return Err((path.to_path_buf(), errno)),
-    }
-    let here = |errno| (path.to_path_buf(), errno);
-    let dir = match open_dir(rustix::fs::CWD, path) {
-        Ok(dir) => dir,
-        Err(errno) if gone(errno) => return Ok(()),
-        Err(errno) => return Err(here(errno)),
-    };
-    let below = depth.checked_sub(1).ok_or(here(Errno::TOOBIG))?;
-    for name in subdirectories(dir.as_fd()).map_err(here)? {
-        remove_tree(&path.join(name), deadline, below)?;
-    }
-    let mut pause = Duration::from_millis(1);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        events::wait_for(dir.as_fd(), "populated", false, left).map_err(here)?;
-        match rustix::fs::rmdir(path) {
-            Ok(()) => return Ok(()),
-            Err(errno) if gone(errno) => return Ok(()),
-            // Not populated and still busy: the last process is between its exit and its release.
-            Err(Errno::BUSY) if !left.is_zero() => std::thread::sleep(pause),
-            Err(errno) => return Err(here(errno)),
-        }
-        pause = (pause * 2).min(left);
-    }
 }

@@ -4,7 +4,9 @@
 //! anything is done; then a `Cgroup`, the directory made of it. Must never: keep a state of its own (the kernel has it),
 //! or touch a cgroup above the container's but to make the way to it.
 
+mod create;
 mod devices;
+mod dir;
 mod events;
 mod facts;
 mod fs;

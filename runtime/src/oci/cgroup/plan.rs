@@ -21,6 +21,8 @@ pub struct CgroupPlan {
     pub(super) mount: PathBuf,
     /// The directories from the mount point down, at least one.
     pub(super) components: Vec<String>,
+    /// What the root hands down at most.
+    pub(super) controllers: Vec<String>,
     pub(super) settings: Vec<Setting>,
     pub(super) devices: Vec<devices::Rule>,
 }
@@ -42,8 +44,13 @@ impl CgroupPlan {
             Some(path) => path_components(path, facts)?,
             None => path_components(id, facts)?,
         };
-        let mut plan =
-            CgroupPlan { mount: facts.mount.clone(), components, settings: Vec::new(), devices: Vec::new() };
+        let mut plan = CgroupPlan {
+            mount: facts.mount.clone(),
+            components,
+            controllers: facts.controllers.clone(),
+            settings: Vec::new(),
+            devices: Vec::new(),
+        };
         if let Some(resources) = resources {
             plan.settings = limits::settings(resources, &InForce::default())?;
             plan.devices = devices::resolve("linux.resources.devices", &resources.devices)?;

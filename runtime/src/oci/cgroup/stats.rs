@@ -9,8 +9,8 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::dir::read_at;
 use super::events::value_of;
-use super::fs::read_at;
 
 /// The whole of it. Names and units are runc's: nanoseconds, bytes.
 #[derive(Debug, Default, PartialEq, Serialize)]
