@@ -2,6 +2,7 @@
 //! Must never: do the work itself; this file parses, makes the `Build` and matches.
 
 mod artifact;
+mod boot_test;
 mod cli;
 mod cmd;
 mod context;

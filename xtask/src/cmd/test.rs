@@ -1,8 +1,93 @@
-//! Being written.
-use crate::cli::TestArgs;
+//! `test`: host steps, then the image, then the boot tests. In: `TestArgs`. Out: a table, the line `N passed, N failed`,
+//! target/xtask/junit.xml, exit status 1 when anything failed. Must never: stop at the first failure, or skip a step
+//! without a word.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::boot_test::{self, Finding, Report};
+use crate::cli::{ImageArgs, TestArgs};
 use crate::context::Build;
-use anyhow::{Result, bail};
-/// Being written.
-pub fn run(_build: &Build, _args: &TestArgs) -> Result<std::process::ExitCode> {
-    bail!("test is being written")
+
+/// A step on this machine: its name, its budget in minutes on two cold cores (docs/testing.md), what it does.
+type HostStep = (&'static str, u32, fn(&Build) -> Result<()>);
+
+/// In this order. A new step is a line here, a function below, and a line in docs/testing.md.
+const HOST_STEPS: &[HostStep] = &[
+    ("fmt", 1, |build| cargo(build, &["fmt", "--all", "--check"])),
+    ("clippy", 5, |build| {
+        cargo(build, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+    }),
+    ("unit tests", 6, |build| cargo(build, &["test", "--workspace"])),
+];
+
+/// Runs everything, or what the names choose.
+pub fn run(build: &Build, args: &TestArgs) -> Result<ExitCode> {
+    let cases = boot_test::load(build)?;
+    let chosen = boot_test::list(&cases, &args.names)?;
+    if args.list {
+        for (name, about) in chosen {
+            println!("{name:34} {about}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut report = Report::default();
+    if args.names.is_empty() {
+        for &(name, budget_minutes, step) in HOST_STEPS {
+            host_step(build, &mut report, name, budget_minutes, || step(build));
+        }
+    }
+    let mut files = None;
+    host_step(build, &mut report, "image", 20, || {
+        files = Some(super::qemu::files(&super::iso::make(build, &ImageArgs::default())?));
+        Ok(())
+    });
+    if let Some(files) = files {
+        let acceleration = crate::vm::probe(build)?;
+        boot_test::run(build, files, acceleration, &cases, &args.names, &mut report)?;
+    }
+    report.write_junit(&build.layout.notes().join("junit.xml"))?;
+    println!("{}", report.table());
+    Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn host_step(
+    build: &Build,
+    report: &mut Report,
+    name: &str,
+    budget_minutes: u32,
+    step: impl FnOnce() -> Result<()>,
+) {
+    build.ui.say("test", name);
+    let started = Instant::now();
+    let failure = step().err().map(|error| format!("{error:#}"));
+    let duration = started.elapsed();
+    let minutes = duration.as_secs_f64() / 60.0;
+    let verdict = if failure.is_none() { "ok" } else { "FAILED" };
+    build.ui.say(verdict, &format!("{name} ({minutes:.1} min of {budget_minutes})"));
+    if let Some(why) = &failure {
+        build.ui.say("", why);
+    }
+    if duration > Duration::from_secs(60) * budget_minutes {
+        // A slow machine is no failure; a step that has grown should be seen.
+        build.ui.say("", &format!("{name} took longer than its budget in docs/testing.md"));
+    }
+    report.add(Finding { kind: "host", name: name.to_owned(), duration, failure });
+}
+
+/// The cargo that runs this program, in the checkout, with its words on stderr.
+fn cargo(build: &Build, words: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(words)
+        .current_dir(build.layout.root())
+        .stdout(std::io::stderr())
+        .status()
+        .context("cargo: cannot run")?;
+    if !status.success() {
+        bail!("cargo {} failed ({status})", words.join(" "));
+    }
+    Ok(())
 }

@@ -15,6 +15,9 @@ use crate::host::{Host, OVMF_CODE};
 pub enum Boot {
     /// QEMU loads kernel and initramfs itself.
     Direct,
+    /// The same with nothing else said: QEMU's own machine, as the README's plainest line has it. All other fields of
+    /// the profile are ignored.
+    Plain,
     /// The ISO as a CD, by BIOS.
     BiosCd,
     /// The ISO as a USB stick, by BIOS.
@@ -49,7 +52,7 @@ impl Boot {
     /// Medium and firmware.
     pub fn parts(self) -> (Medium, Firmware) {
         match self {
-            Self::Direct => (Medium::Direct, Firmware::Bios),
+            Self::Direct | Self::Plain => (Medium::Direct, Firmware::Bios),
             Self::BiosCd => (Medium::Cd, Firmware::Bios),
             Self::BiosUsb => (Medium::Usb, Firmware::Bios),
             Self::UefiCd => (Medium::Cd, Firmware::Uefi),
@@ -124,6 +127,13 @@ impl Profile {
     /// QEMU's arguments, but for consoles. `room` takes what a firmware writes.
     pub fn arguments(&self, files: &Files, acceleration: Acceleration, room: &Path) -> Result<Vec<String>> {
         let mut words: Vec<String> = Vec::new();
+        if self.boot == Boot::Plain {
+            let (kernel, initramfs) = (&files.kernel, &files.initramfs);
+            words.extend(["-kernel".to_owned(), kernel.display().to_string()]);
+            words.extend(["-initrd".to_owned(), initramfs.display().to_string()]);
+            words.extend(["-append".to_owned(), "console=ttyS0".to_owned()]);
+            return Ok(words);
+        }
         let mut add = |more: &[&str]| words.extend(more.iter().map(|&word| word.to_owned()));
         add(&["-machine", "q35", "-nodefaults", "-vga", "std"]);
         match acceleration {
@@ -245,6 +255,14 @@ mod tests {
         direct.append = "coracle.rescue".into();
         assert!(arguments(&direct).contains("quiet coracle.rescue"));
         assert!(!arguments(&profile(Boot::BiosUsb)).contains("-append"));
+    }
+
+    #[test]
+    fn the_plain_machine_is_the_plain_line() {
+        assert_eq!(
+            arguments(&profile(Boot::Plain)),
+            "-kernel /d/vmlinuz -initrd /d/initramfs -append console=ttyS0"
+        );
     }
 
     #[test]
