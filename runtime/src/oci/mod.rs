@@ -2,15 +2,91 @@
 
 pub mod cgroup;
 pub mod cli;
+pub mod launch;
+pub mod plan;
 pub mod report;
 pub mod seccomp;
 pub mod spec;
+pub mod store;
+pub mod topic;
+pub mod undo;
+pub mod unsupported;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
+
+use cli::Cli;
+use cli::Global;
+use cli::LogFormat;
+use cli::Verb;
+use report::Error;
+use report::Fails;
+use store::Store;
+
+/// The version of the specification that is followed.
+const SPEC_VERSION: &str = "1.3.0";
+/// runc's status for an exec that failed; for everything else it is 1.
+const EXEC_FAILED: u8 = 255;
+
 /// Runs `runc ARGS...` and returns its exit code.
-pub fn main(_argv: Vec<OsString>) -> ExitCode {
-    eprintln!("runc: not built yet");
-    ExitCode::from(1)
+pub fn main(argv: Vec<OsString>) -> ExitCode {
+    if matches!(argv.get(1).and_then(|word| word.to_str()), Some("--version" | "-v")) {
+        println!("runc version {} (coracle)\nspec: {SPEC_VERSION}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let exec = argv
+        .iter()
+        .skip(1)
+        .find(|word| !word.as_encoded_bytes().starts_with(b"-"))
+        .is_some_and(|word| word == "exec");
+    let cli = match Cli::try_parse_from(argv) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output and is no failure; clap's own status for a wrong word is not runc's.
+            let _ = error.print();
+            return if error.use_stderr() { failure(exec) } else { ExitCode::SUCCESS };
+        }
+    };
+    let exec = matches!(cli.verb, Verb::Exec(_));
+    match prepare(&cli.global).and_then(|store| cli::run(&store, cli.verb)) {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(error) => {
+            report::last_error(&error);
+            failure(exec)
+        }
+    }
+}
+
+fn failure(exec: bool) -> ExitCode {
+    ExitCode::from(if exec { EXEC_FAILED } else { 1 })
+}
+
+/// The log and the store that the global options name.
+fn prepare(global: &Global) -> Result<Store, Error> {
+    let file = match &global.log {
+        None => None,
+        Some(path) => {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            Some(file.step("open the log", path.display())?)
+        }
+    };
+    report::set_log(report::Log { file, json: global.log_format == LogFormat::Json, debug: global.debug });
+    if global.systemd_cgroup {
+        return Err(Error::new("--systemd-cgroup: not supported yet; without it cgroups are made directly"));
+    }
+    if !matches!(global.rootless.as_str(), "true" | "false" | "auto") {
+        return Err(Error::new(format!("--rootless {}: expected true, false or auto", global.rootless)));
+    }
+    let root = match &global.root {
+        Some(root) => std::path::absolute(root).step("find", root.display())?,
+        None if rustix::process::geteuid().is_root() => PathBuf::from("/run/runc"),
+        None => match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+            Some(dir) => PathBuf::from(dir).join("runc"),
+            None => return Err(Error::new("XDG_RUNTIME_DIR is not set; name a folder with --root DIR")),
+        },
+    };
+    Ok(Store::new(root))
 }

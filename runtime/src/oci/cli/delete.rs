@@ -1,0 +1,122 @@
+//! `runc delete`. In: an id. Out: nothing is left of the container. Must never: stop half way without saying so; what is
+//! gone already is fine.
+
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::process::PidfdFlags;
+
+use crate::oci::cgroup::Cgroup;
+use crate::oci::report;
+use crate::oci::report::Error;
+use crate::oci::report::Fails;
+use crate::oci::store::Container;
+use crate::oci::store::Status;
+use crate::oci::store::Store;
+use crate::oci::topic::hooks;
+use crate::sys;
+
+/// How long a killed process may take to be gone.
+const END_TIMEOUT_S: i64 = 10;
+
+/// Deletes a container that has stopped.
+#[derive(Debug, clap::Args)]
+pub struct Delete {
+    /// Name of the container
+    id: String,
+    /// Kill it first if it runs; no error if it is not there
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Delete {
+    /// Deletes the container.
+    ///
+    /// # Errors
+    /// It is not there, or runs, and not forced; something of it can't be removed.
+    pub fn run(&self, store: &Store) -> Result<(), Error> {
+        let container = match store.find(&self.id) {
+            Ok(Some(container)) => container,
+            Ok(None) if self.force => return remove_folder(&store.folder(&self.id)?),
+            Ok(None) => return Err(Error::new(format!("container does not exist: {}", self.id))),
+            Err(_) if self.force => return remove_folder(&store.folder(&self.id)?),
+            Err(error) => return Err(error),
+        };
+        match container.status() {
+            Status::Stopped => {}
+            // It has run nothing of its own yet.
+            Status::Created => end(&container)?,
+            _ if self.force => end(&container)?,
+            status => {
+                return Err(Error::new(format!(
+                    "cannot delete container {} that is not stopped: {status}",
+                    self.id
+                )));
+            }
+        }
+        destroy(&container)
+    }
+}
+
+/// Kills the container's process and waits until it is gone.
+fn end(container: &Container) -> Result<(), Error> {
+    let Some(pid) = container.process() else { return Ok(()) };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    // A frozen process takes the signal only when it is thawed; cgroup v2 lets KILL through, older kernels may not.
+    if let Some(cgroup) = Cgroup::open(&container.record.cgroup)? {
+        cgroup.thaw()?;
+    }
+    if container.process().is_some() {
+        // It may end in this instant by itself.
+        let _ = sys::signal::send(pid, libc::SIGKILL);
+    }
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    let timeout = rustix::event::Timespec { tv_sec: END_TIMEOUT_S, tv_nsec: 0 };
+    let ended = rustix::event::poll(&mut fds, Some(&timeout)).step("wait for", "the container's process")?;
+    if ended == 0 {
+        return Err(Error::new(format!(
+            "container init still running after {END_TIMEOUT_S} s: process {}",
+            pid.as_raw_nonzero()
+        )));
+    }
+    Ok(())
+}
+
+/// Removes everything of a container whose process has ended, and runs its poststop hooks.
+///
+/// # Errors
+/// Its cgroup or its folder can't be removed.
+pub fn destroy(container: &Container) -> Result<(), Error> {
+    // Without a pid namespace of its own it may have left processes behind.
+    let removed = match Cgroup::open(&container.record.cgroup) {
+        Ok(Some(cgroup)) => cgroup.kill_all().and_then(|()| cgroup.remove()),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let state = container.hook_state(Status::Stopped);
+    let folder = remove_folder(&container.folder);
+    if let Some(hooks) = &container.record.spec.hooks {
+        // As the specification says: each is run, and a failure is only logged.
+        for hook in &hooks.poststop {
+            if let Err(error) =
+                hooks::run("poststop", std::slice::from_ref(hook), &state, existing(&container.record.bundle))
+            {
+                report::warn(&error.to_string());
+            }
+        }
+    }
+    removed.and(folder)
+}
+
+/// The bundle may be gone by now.
+fn existing(bundle: &std::path::Path) -> &std::path::Path {
+    if bundle.is_dir() { bundle } else { std::path::Path::new("/") }
+}
+
+fn remove_folder(folder: &std::path::Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).step("remove", folder.display())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,124 @@
+//! `runc spec`: a new config.json. In: the folder, whether rootless, a network. Out: runc's default, in runc's form.
+//! Must never: overwrite one that is there.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use crate::oci::report::Error;
+use crate::oci::report::Fails;
+use crate::oci::spec::Hooks;
+use crate::oci::spec::Spec;
+use crate::oci::spec::hooks::Hook;
+use crate::oci::spec::linux::IdMapping;
+use crate::oci::spec::linux::Namespace;
+use crate::oci::spec::linux::NamespaceKind;
+
+/// Where the image has the runtime side of CNI.
+const CNI: &str = "/usr/bin/cni";
+
+/// Writes a new config.json with runc's defaults.
+#[derive(Debug, clap::Args)]
+pub struct SpecArgs {
+    /// Folder of the bundle
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// For a user without privileges
+    #[arg(long)]
+    pub rootless: bool,
+    /// Attach the container to this CNI network, by hooks; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub network: Vec<String>,
+}
+
+/// runc's default configuration.
+pub fn default_spec() -> Spec {
+    // A test shows that it is one; an empty one would be refused by everything.
+    serde_json::from_str(include_str!("default.json")).unwrap_or_default()
+}
+
+impl SpecArgs {
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// It is there already, or can't be written.
+    pub fn run(&self) -> Result<(), Error> {
+        let mut spec = default_spec();
+        if self.rootless {
+            make_rootless(&mut spec);
+        }
+        if !self.network.is_empty() {
+            spec.hooks = Some(network_hooks(&self.network)?);
+        }
+        let path = self.bundle.join("config.json");
+        let mut text = Vec::new();
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+        serde::Serialize::serialize(&spec, &mut serializer)
+            .map_err(|error| Error::new(format!("config.json: {error}")))?;
+        text.push(b'\n');
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path);
+        let mut file = match file {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::new(format!("File {} exists. Remove it first", path.display())));
+            }
+            file => file.step("create", path.display())?,
+        };
+        file.write_all(&text).step("write", path.display())
+    }
+}
+
+fn network_hooks(networks: &[String]) -> Result<Hooks, Error> {
+    for network in networks {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        if !network.bytes().all(good) || !network.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) {
+            return Err(Error::new(format!("--network {network:?}: not a network's name")));
+        }
+    }
+    let hook = |verb: &str| Hook {
+        path: CNI.to_string(),
+        args: ["cni", verb].into_iter().map(str::to_string).chain(networks.iter().cloned()).collect(),
+        ..Hook::default()
+    };
+    Ok(Hooks { create_runtime: vec![hook("attach")], poststop: vec![hook("detach")], ..Hooks::default() })
+}
+
+/// As runc: a user namespace with the caller's ids, the host's network, no limits, the host's /sys.
+fn make_rootless(spec: &mut Spec) {
+    let Some(linux) = &mut spec.linux else { return };
+    linux.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Network);
+    linux.namespaces.push(Namespace { kind: NamespaceKind::User, path: String::new() });
+    let map = |host_id| vec![IdMapping { container_id: 0, host_id, size: 1 }];
+    linux.uid_mappings = map(rustix::process::geteuid().as_raw());
+    linux.gid_mappings = map(rustix::process::getegid().as_raw());
+    linux.resources = None;
+    for mount in &mut spec.mounts {
+        mount.options.retain(|option| !option.starts_with("gid=") && !option.starts_with("uid="));
+        if mount.destination == "/sys" {
+            mount.kind = "none".into();
+            mount.source = "/sys".into();
+            mount.options = ["rbind", "nosuid", "noexec", "nodev", "ro"].map(str::to_string).to_vec();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_runcs() {
+        let spec = default_spec();
+        assert_eq!(spec.process.as_ref().map(|process| process.args.clone()), Some(vec!["sh".to_string()]));
+        assert_eq!(spec.mounts.len(), 7);
+        assert_eq!(spec.hostname, "runc");
+    }
+
+    #[test]
+    fn a_network_comes_by_hooks() {
+        let hooks = network_hooks(&["default".into()]).unwrap();
+        assert_eq!(hooks.create_runtime[0].args, ["cni", "attach", "default"]);
+        assert_eq!(hooks.poststop[0].args, ["cni", "detach", "default"]);
+        assert!(network_hooks(&["../x".into()]).is_err());
+    }
+}

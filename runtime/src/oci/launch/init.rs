@@ -1,0 +1,305 @@
+//! The container's first process, from its birth to its program. In: the plan, by copy-on-write; fds that the parent
+//! opened. Out: the program runs. Must never: return to the caller's code, or let an fd of the host through to the program.
+//!
+//! Steps, in order: join namespaces; wait for id maps; loopback; root, mounts, devices; hooks of the runtime and of
+//! createContainer; terminal; pivot; masks, parameters; user and capabilities; filter; wait for `start`; startContainer
+//! hooks; exec.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::channel::Channel;
+use super::channel::Message;
+use crate::oci::plan::Plan;
+use crate::oci::report::Error;
+use crate::oci::report::Fails;
+use crate::oci::seccomp::Filter;
+use crate::oci::spec::linux::NamespaceKind;
+use crate::oci::store::Container;
+use crate::oci::store::Status;
+use crate::oci::topic::console;
+use crate::oci::topic::devices;
+use crate::oci::topic::hooks;
+use crate::oci::topic::masks;
+use crate::oci::topic::mounts::CgroupView;
+use crate::oci::topic::namespaces;
+use crate::oci::topic::process::ProcessPlan;
+use crate::oci::topic::rootfs;
+use crate::oci::topic::sysctl;
+use crate::sys;
+
+/// What the parent opened for the child.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Existing namespaces to join.
+    pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// The host's procfs, O_PATH: writes to labels and parameters go through it and no other.
+    pub proc: OwnedFd,
+    /// The fifo, O_RDWR, on which `start` is awaited; None for a container that starts at once.
+    pub fifo: Option<OwnedFd>,
+    /// Who gets the terminal's master; None: the parent does.
+    pub console_socket: Option<UnixStream>,
+    /// Streams and further fds that the program keeps: 3 plus this many.
+    pub preserved_fds: u32,
+    /// Whether the root is moved instead of pivoted to.
+    pub no_pivot: bool,
+    /// Whether the session keyring is kept.
+    pub no_new_keyring: bool,
+}
+
+/// The first fd behind the standard streams.
+const FIRST_FD: u32 = 3;
+
+/// Runs as the child: to the program's start, or to `Failed` and exit.
+pub fn run(plan: &mut Plan, container: &Container, inherited: Inherited, mut channel: Channel) -> ! {
+    let error = match steps(plan, container, inherited, &mut channel) {
+        Err(error) => error,
+        Ok(never) => match never {},
+    };
+    fail(&mut channel, &error)
+}
+
+/// Tells the parent, or, when that is no longer there, whoever reads the container's standard error; and ends.
+pub fn fail(channel: &mut Channel, error: &Error) -> ! {
+    if channel.say(&Message::Failed(error.to_string())).is_err() {
+        eprintln!("{error}");
+    }
+    sys::process::exit_now(1)
+}
+
+fn steps(
+    plan: &mut Plan,
+    container: &Container,
+    inherited: Inherited,
+    channel: &mut Channel,
+) -> Result<std::convert::Infallible, Error> {
+    // Until the container is created it must not outlive the runtime.
+    sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
+    sys::signal::reset();
+    rustix::process::setsid().step("start", "a session")?;
+    join(plan, &inherited)?;
+    channel.say(&Message::Born)?;
+    channel.wait()?;
+    become_root(plan)?;
+    own_namespaces(plan)?;
+    let root = build_root(plan)?;
+    channel.say(&Message::NamespacesReady)?;
+    channel.wait()?;
+    let state = container.hook_state(Status::Creating);
+    hooks::run("createContainer", &plan.hooks.create_container, &state, &plan.bundle)?;
+    if inherited.no_pivot {
+        rootfs::move_root(&root)?
+    } else {
+        rootfs::pivot(&root)?
+    }
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step("open", "/")?;
+    let terminal = if plan.process.terminal {
+        let terminal = console::open(plan.process.console_size)?;
+        terminal.bind_console(root.as_fd())?;
+        Some(terminal)
+    } else {
+        None
+    };
+    plan.process.make_cwd()?;
+    sysctl::apply(&plan.sysctl, inherited.proc.as_fd())?;
+    masks::protect(root.as_fd(), &plan.readonly_paths)?;
+    masks::mask(root.as_fd(), &plan.masked_paths)?;
+    rootfs::finish(&root, plan.readonly_root, plan.propagation)?;
+    if let Some(terminal) = terminal {
+        hand_over(&terminal, &inherited, channel, &mut plan.process)?;
+    } else {
+        console::own_streams(plan.process.uid);
+    }
+    if !inherited.no_new_keyring {
+        new_keyring(&plan.id)?;
+    }
+    if let Some(persona) = plan.personality {
+        sys::process::personality(persona).step("set", "the execution domain")?;
+    }
+    let may_set_groups = may_set_groups(inherited.proc.as_fd());
+    let Inherited { fifo, preserved_fds, .. } = inherited;
+    drop(root);
+    plan.process.add_home();
+    finish(plan.seccomp.as_ref(), &plan.process, may_set_groups, preserved_fds, || {
+        channel.say(&Message::Ready)?;
+        if let Some(fifo) = &fifo {
+            wait_for_start(fifo)?;
+        }
+        let state = container.hook_state(Status::Created);
+        hooks::run("startContainer", &plan.hooks.start_container, &state, Path::new("/"))
+    })
+}
+
+/// A user namespace whose parent denied it says so (user_namespaces(7), /proc/PID/setgroups).
+pub fn may_set_groups(proc: BorrowedFd<'_>) -> bool {
+    let file = rustix::fs::openat(proc, "self/setgroups", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let mut text = [0; 8];
+    file.and_then(|file| rustix::io::read(&file, &mut text))
+        .is_ok_and(|length| text[..length].starts_with(b"allow"))
+}
+
+fn join(plan: &Plan, inherited: &Inherited) -> Result<(), Error> {
+    for (kind, fd) in &inherited.namespaces {
+        // The parent has joined these for its children.
+        if matches!(kind, NamespaceKind::Pid | NamespaceKind::Time) {
+            continue;
+        }
+        let path = plan.namespaces.join.iter().find(|(joined, _)| joined == kind);
+        let path = path.map(|(_, path)| path.display().to_string()).unwrap_or_default();
+        sys::process::setns(fd.as_fd(), namespaces::flag(*kind)).step("join the namespace", path)?;
+    }
+    Ok(())
+}
+
+/// In a new user namespace this process is nobody until it takes an id that is mapped.
+fn become_root(plan: &Plan) -> Result<(), Error> {
+    if !plan.namespaces.is_new(NamespaceKind::User) {
+        return Ok(());
+    }
+    use rustix::thread::Gid;
+    use rustix::thread::Uid;
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
+        .step("become root of", "the user namespace")?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
+        .step("become root of", "the user namespace")?;
+    // The change of user has cleared it.
+    sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")
+}
+
+fn own_namespaces(plan: &Plan) -> Result<(), Error> {
+    if plan.namespaces.is_new(NamespaceKind::Cgroup) {
+        // Not by clone3: that would root it at the parent's cgroup.
+        sys::process::unshare(libc::CLONE_NEWCGROUP).step("make", "a cgroup namespace")?;
+    }
+    if plan.namespaces.is_new(NamespaceKind::Network) {
+        sys::process::bring_up_loopback().step("bring up", "lo")?;
+    }
+    if !plan.hostname.is_empty() {
+        rustix::system::sethostname(plan.hostname.as_bytes()).step("set", "the host name")?;
+    }
+    if !plan.domainname.is_empty() {
+        rustix::system::setdomainname(plan.domainname.as_bytes()).step("set", "the domain name")?;
+    }
+    Ok(())
+}
+
+/// Root, mounts and devices; everything is where it belongs but the process itself.
+fn build_root(plan: &Plan) -> Result<OwnedFd, Error> {
+    let root = rootfs::prepare(&plan.rootfs, plan.propagation)?;
+    let cgroup_path = plan.cgroup.path();
+    let view = if plan.namespaces.is_own(NamespaceKind::Cgroup) {
+        CgroupView::Namespace
+    } else {
+        CgroupView::Folder(&cgroup_path)
+    };
+    for mount in &plan.mounts {
+        mount.apply(root.as_fd(), &view)?;
+    }
+    if let Some(nodes) = &plan.devices {
+        // A user namespace may make no nodes.
+        devices::apply(nodes, root.as_fd(), plan.namespaces.is_new(NamespaceKind::User))?;
+    }
+    Ok(root)
+}
+
+fn hand_over(
+    terminal: &console::Terminal,
+    inherited: &Inherited,
+    channel: &mut Channel,
+    process: &mut ProcessPlan,
+) -> Result<(), Error> {
+    send_master(terminal, inherited.console_socket.as_ref(), channel)?;
+    terminal.take_over(process.uid)
+}
+
+/// Sends the master to the console socket, or else to the parent.
+///
+/// # Errors
+/// Nobody takes it.
+pub fn send_master(
+    terminal: &console::Terminal,
+    socket: Option<&UnixStream>,
+    channel: &mut Channel,
+) -> Result<(), Error> {
+    match socket {
+        Some(socket) => console::send_fd(socket, b"/dev/pts/ptmx", terminal.master.as_fd()),
+        None => {
+            channel.say(&Message::Terminal)?;
+            console::send_fd(&channel.0, b"m", terminal.master.as_fd())
+        }
+    }
+}
+
+/// A kernel without keys is fine; there is nothing to share then.
+///
+/// # Errors
+/// keyctl(2)'s.
+pub fn new_keyring(id: &str) -> Result<(), Error> {
+    let Ok(name) = CString::new(format!("_ses.{id}")) else { return Ok(()) };
+    match sys::process::join_session_keyring(&name) {
+        Ok(()) | Err(Errno::NOSYS) => Ok(()),
+        Err(errno) => Err(errno).step("make", "a session keyring"),
+    }
+}
+
+/// Waits for the byte that `start` writes. The fifo is open for both directions, so it never ends by itself.
+fn wait_for_start(fifo: &OwnedFd) -> Result<(), Error> {
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(fifo, &mut byte) {
+            Err(Errno::INTR) => {}
+            done => return done.step("wait for", "start").map(drop),
+        }
+    }
+}
+
+/// What `create`, `run` and `exec` have in common at the end: user, working directory, filter, program. `ready` is
+/// called when only exec can still fail.
+///
+/// # Errors
+/// Each names the step; the last one is exec's.
+pub fn finish(
+    filter: Option<&Filter>,
+    process: &ProcessPlan,
+    may_set_groups: bool,
+    preserved_fds: u32,
+    ready: impl FnOnce() -> Result<(), Error>,
+) -> Result<std::convert::Infallible, Error> {
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
+    } else {
+        // Without it only a privileged process may load a filter.
+        install(filter)?;
+    }
+    process.change_user(may_set_groups)?;
+    process.enter_cwd()?;
+    let program = process.program()?;
+    // Everything of the runtime, and whatever its caller had leaked, ends with exec (CVE-2024-21626).
+    let kept = FIRST_FD + preserved_fds;
+    sys::process::close_on_exec_from(FIRST_FD).step("close", "file descriptors")?;
+    for fd in FIRST_FD..kept {
+        let Ok(fd) = i32::try_from(fd) else { break };
+        sys::process::keep_across_exec(fd).step("keep file descriptor", fd)?;
+    }
+    sys::process::set_parent_death_signal(0).step("untie the process from", "the runtime")?;
+    if process.no_new_privileges {
+        install(filter)?;
+    }
+    ready()?;
+    let errno = sys::process::exec(&program, &process.args, &process.env);
+    Err(errno).step("exec", program.to_string_lossy())
+}
+
+fn install(filter: Option<&Filter>) -> Result<(), Error> {
+    let Some(filter) = filter else { return Ok(()) };
+    filter.install().step("load", "the seccomp filter").map(drop)
+}

@@ -1,0 +1,332 @@
+//! The runtime's side of making a container. In: a plan, a claimed state folder. Out: a container that is created, its
+//! process waiting; or nothing at all: what was done is undone in reverse when a later step fails.
+//! Must never: run a program of the container.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::process::Pid;
+use rustix::process::Signal;
+
+use super::channel::Channel;
+use super::channel::Message;
+use super::init;
+use super::init::Inherited;
+use crate::oci::cgroup::Cgroup;
+use crate::oci::plan::Plan;
+use crate::oci::report::Error;
+use crate::oci::report::Fails;
+use crate::oci::spec::Spec;
+use crate::oci::spec::linux::NamespaceKind;
+use crate::oci::store;
+use crate::oci::store::Container;
+use crate::oci::store::Record;
+use crate::oci::store::Status;
+use crate::oci::store::Store;
+use crate::oci::topic::console;
+use crate::oci::topic::hooks;
+use crate::oci::topic::namespaces;
+use crate::oci::topic::rlimits;
+use crate::oci::undo::Undo;
+use crate::sys;
+use crate::sys::process::Side;
+
+/// What the command line adds to config.json.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Socket that gets the terminal's master.
+    pub console_socket: Option<PathBuf>,
+    /// Socket that gets the process's pidfd.
+    pub pidfd_socket: Option<PathBuf>,
+    /// File that gets the pid.
+    pub pid_file: Option<PathBuf>,
+    /// Move the root instead of pivoting to it.
+    pub no_pivot: bool,
+    /// Keep the session keyring.
+    pub no_new_keyring: bool,
+    /// How many fds behind the standard streams the program keeps.
+    pub preserve_fds: u32,
+    /// Whether the program starts at once instead of waiting for `start`.
+    pub starts_at_once: bool,
+}
+
+/// A container that is created.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// Its process, a child of this one.
+    pub pid: Pid,
+    /// The same, as an fd.
+    pub pidfd: OwnedFd,
+    /// Its terminal's master, when it has one and no socket took it.
+    pub master: Option<OwnedFd>,
+    /// Takes everything back, should a step after this one fail.
+    pub undo: Undo,
+}
+
+/// Makes the container.
+///
+/// # Errors
+/// Whatever failed; nothing is left then.
+pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> Result<Created, Error> {
+    if !plan.rootfs.is_dir() {
+        let reason = if plan.rootfs.exists() { "is not a folder" } else { "does not exist" };
+        return Err(Error::new(format!(
+            "invalid rootfs: {} {reason}; config.json's root.path names it",
+            plan.rootfs.display()
+        )));
+    }
+    for fd in 3..3 + options.preserve_fds {
+        if !i32::try_from(fd).is_ok_and(sys::process::is_open) {
+            return Err(Error::new(format!(
+                "--preserve-fds {}: file descriptor {fd} is not open",
+                options.preserve_fds
+            )));
+        }
+    }
+    let console_socket = options.console_socket.as_deref().map(console::connect).transpose()?;
+    let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect).transpose()?;
+    let mut undo = Undo::default();
+    let folder = store.claim(&plan.id)?;
+    undo.push({
+        let folder = folder.clone();
+        // Nothing can be done about what can't be removed; `delete --force` tries again.
+        move || drop(std::fs::remove_dir_all(folder))
+    });
+    let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join("exec.fifo"))?) };
+    let cgroup = make_cgroup(plan, &mut undo)?;
+    let inherited = Inherited {
+        namespaces: open_namespaces(plan)?,
+        proc: rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .step("open", "/proc")?,
+        fifo,
+        console_socket,
+        preserved_fds: options.preserve_fds,
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+    };
+    let mut container = Container { record: record(plan, spec, &cgroup), folder };
+    let (mut channel, child_channel) = Channel::pair()?;
+    enter_for_children(plan, &inherited)?;
+    let side = sys::process::clone3(new_namespaces(plan), Some(cgroup.dir_fd().as_fd()));
+    let (pid, pidfd) = match side.step("start", "the container's process")? {
+        Side::Child => {
+            undo.disown();
+            drop(channel);
+            init::run(plan, &container, inherited, child_channel)
+        }
+        Side::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    drop((child_channel, inherited));
+    undo.push(move || kill_and_reap(pid));
+    leave_for_children(plan)?;
+    let master = serve(plan, &mut container, pid, &mut channel)?;
+    if let Some(socket) = pidfd_socket {
+        send_pidfd(&socket, &pidfd)?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, pid)?;
+    }
+    Ok(Created { container, pid, pidfd, master, undo })
+}
+
+/// Answers the child until it is ready, and gives its terminal's master if it sent one.
+fn serve(
+    plan: &Plan,
+    container: &mut Container,
+    pid: Pid,
+    channel: &mut Channel,
+) -> Result<Option<OwnedFd>, Error> {
+    let mut master = None;
+    loop {
+        match channel.hear()? {
+            Some(Message::Born) => {
+                write_id_maps(plan, pid)?;
+                rlimits::apply(&plan.process.rlimits, pid)?;
+                if let Some(value) = plan.process.oom_score_adj {
+                    write_proc(pid, "oom_score_adj", &value.to_string())?;
+                }
+                container.record.pid = pid.as_raw_nonzero().get();
+                let stat = store::process_stat(container.record.pid);
+                container.record.start_time = stat.map_or(0, |stat| stat.start_time);
+            }
+            Some(Message::NamespacesReady) => {
+                container.save()?;
+                let state = container.hook_state(Status::Creating);
+                hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)?;
+                hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle)?;
+            }
+            Some(Message::Terminal) => {
+                master = Some(console::receive_fd(&channel.0)?);
+                continue;
+            }
+            Some(Message::Ready) => return Ok(master),
+            Some(Message::Failed(text)) => {
+                return Err(Error::new(format!("unable to start container process: {text}")));
+            }
+            None => return Err(died(container)),
+        }
+        channel.go_on()?;
+    }
+}
+
+/// A process that says nothing more was killed; most often for want of memory.
+fn died(container: &Container) -> Error {
+    let killed = Cgroup::open(&container.record.cgroup).ok().flatten();
+    let oom = killed.and_then(|cgroup| cgroup.oom_kill_count().ok()).unwrap_or(0) > 0;
+    let cause = if oom {
+        "the kernel killed it for want of memory; raise linux.resources.memory.limit"
+    } else {
+        "it was killed"
+    };
+    Error::new(format!("unable to start container process: {cause}"))
+}
+
+fn make_fifo(path: &Path) -> Result<OwnedFd, Error> {
+    store::make_fifo(path).step("make", path.display())?;
+    // Open for both directions, so that neither side's open waits.
+    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", path.display())
+}
+
+fn make_cgroup(plan: &Plan, undo: &mut Undo) -> Result<Cgroup, Error> {
+    let path = plan.cgroup.path();
+    let cgroup = plan.cgroup.create()?;
+    if cgroup.is_frozen()? {
+        return Err(Error::new(format!(
+            "cgroup {}: it is frozen; a container in it could not start",
+            path.display()
+        )));
+    }
+    undo.push(move || {
+        if let Ok(Some(cgroup)) = Cgroup::open(&path) {
+            let _ = cgroup.kill_all();
+            let _ = cgroup.remove();
+        }
+    });
+    Ok(cgroup)
+}
+
+fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
+    let open = |(kind, path): &(NamespaceKind, PathBuf)| {
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        Ok((*kind, fd.step("open the namespace", path.display())?))
+    };
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+/// The new namespaces that clone3 makes. The cgroup one is the child's own business, the time one this process's.
+fn new_namespaces(plan: &Plan) -> u64 {
+    let kinds = plan
+        .namespaces
+        .new
+        .iter()
+        .filter(|kind| !matches!(kind, NamespaceKind::Cgroup | NamespaceKind::Time));
+    kinds.fold(0, |flags, kind| flags | u64::from(namespaces::flag(*kind).unsigned_abs()))
+}
+
+/// Pid and time namespaces are for children only: this process enters them for the one that comes.
+fn enter_for_children(plan: &Plan, inherited: &Inherited) -> Result<(), Error> {
+    for (kind, fd) in &inherited.namespaces {
+        if matches!(kind, NamespaceKind::Pid | NamespaceKind::Time) {
+            sys::process::setns(fd.as_fd(), namespaces::flag(*kind))
+                .step("join", format!("the {kind:?} namespace"))?;
+        }
+    }
+    if plan.namespaces.is_new(NamespaceKind::Time) {
+        sys::process::unshare(namespaces::flag(NamespaceKind::Time)).step("make", "a time namespace")?;
+        if !plan.namespaces.time_offsets.is_empty() {
+            let path = "/proc/self/timens_offsets";
+            std::fs::write(path, &plan.namespaces.time_offsets).step("write", path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Hooks that this process runs belong to its own namespaces again.
+fn leave_for_children(plan: &Plan) -> Result<(), Error> {
+    for (kind, path) in
+        [(NamespaceKind::Pid, "/proc/self/ns/pid"), (NamespaceKind::Time, "/proc/self/ns/time")]
+    {
+        let joined = plan.namespaces.join.iter().any(|(joined, _)| *joined == kind);
+        if joined || kind == NamespaceKind::Time && plan.namespaces.is_new(kind) {
+            let own =
+                rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", path)?;
+            sys::process::setns(own.as_fd(), namespaces::flag(kind)).step("return to", path)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_id_maps(plan: &Plan, pid: Pid) -> Result<(), Error> {
+    if !plan.namespaces.is_new(NamespaceKind::User) {
+        return Ok(());
+    }
+    // An unprivileged writer of gid_map has to give setgroups up first (user_namespaces(7)).
+    if !rustix::process::geteuid().is_root() {
+        write_proc(pid, "setgroups", "deny")?;
+    }
+    write_proc(pid, "uid_map", &plan.namespaces.uid_map)?;
+    write_proc(pid, "gid_map", &plan.namespaces.gid_map)
+}
+
+fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Error> {
+    let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+    std::fs::write(&path, text).step("write", path)
+}
+
+fn record(plan: &Plan, spec: Spec, cgroup: &Cgroup) -> Record {
+    Record {
+        id: plan.id.clone(),
+        pid: 0,
+        start_time: 0,
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.clone(),
+        created: store::now(),
+        owner: owner(),
+        cgroup: cgroup.path().to_path_buf(),
+        spec,
+    }
+}
+
+/// The user's name, or its number where /etc/passwd does not know it.
+fn owner() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_string())
+    });
+    name.unwrap_or_else(|| uid.to_string())
+}
+
+fn send_pidfd(socket: &UnixStream, pidfd: &OwnedFd) -> Result<(), Error> {
+    console::send_fd(socket, b"pidfd", pidfd.as_fd())
+}
+
+/// Writes a pid to a file, whole or not at all.
+///
+/// # Errors
+/// The file can't be written.
+pub fn write_pid_file(path: &Path, pid: Pid) -> Result<(), Error> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::new(format!("--pid-file {}: not a file name", path.display())))?;
+    let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    std::fs::write(&temporary, pid.as_raw_nonzero().to_string())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .step("write", path.display())
+}
+
+/// Ends a child for good.
+pub fn kill_and_reap(pid: Pid) {
+    // It may have ended already.
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+    let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+}

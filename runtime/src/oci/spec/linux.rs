@@ -1,0 +1,169 @@
+//! `linux` of config.json (config-linux.md).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::Resources;
+use super::Seccomp;
+
+/// Everything that only Linux has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Linux {
+    /// User ids of the user namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// Group ids of the user namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gid_mappings: Vec<IdMapping>,
+    /// Kernel parameters of the container's namespaces, by dotted name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctl: BTreeMap<String, String>,
+    /// Limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Where in the cgroup tree it goes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroups_path: String,
+    /// Namespaces that it does not share with the runtime.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<Namespace>,
+    /// Device nodes beside the default ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// System call filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Seccomp>,
+    /// How mounts of the root propagate: shared, slave, private, unbindable, and with `r` in front.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rootfs_propagation: String,
+    /// Paths that can't be read inside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masked_paths: Vec<String>,
+    /// Paths that can't be written inside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readonly_paths: Vec<String>,
+    /// SELinux label of mounts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mount_label: String,
+    /// Offsets of the time namespace's clocks, by `monotonic` and `boottime`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub time_offsets: BTreeMap<String, TimeOffset>,
+    /// Intel RDT: see `unsupported`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<serde_json::Value>,
+    /// Memory placement policy: see `unsupported`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<serde_json::Value>,
+    /// Interfaces moved into the container: see `unsupported`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub net_devices: BTreeMap<String, serde_json::Value>,
+    /// Execution domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<Personality>,
+}
+
+/// A range of ids inside that are other ids outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// First id inside.
+    #[serde(rename = "containerID")]
+    pub container_id: u32,
+    /// First id outside.
+    #[serde(rename = "hostID")]
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// `namespaces[]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Kind.
+    #[serde(rename = "type")]
+    pub kind: NamespaceKind,
+    /// An existing namespace to join; empty: a new one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+}
+
+/// Kinds of namespaces (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceKind {
+    /// user_namespaces(7)
+    User,
+    /// pid_namespaces(7)
+    Pid,
+    /// mount_namespaces(7)
+    Mount,
+    /// network_namespaces(7)
+    Network,
+    /// uts_namespaces(7)
+    Uts,
+    /// ipc_namespaces(7)
+    Ipc,
+    /// cgroup_namespaces(7)
+    Cgroup,
+    /// time_namespaces(7)
+    Time,
+}
+
+/// `devices[]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// `c` or `u` (character), `b` (block), `p` (FIFO).
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Absolute path inside.
+    pub path: String,
+    /// Major number.
+    #[serde(default)]
+    pub major: i64,
+    /// Minor number.
+    #[serde(default)]
+    pub minor: i64,
+    /// Permission bits; 0666 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_mode: Option<u32>,
+    /// Owner inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Group inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+}
+
+/// `timeOffsets.*`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeOffset {
+    /// Seconds.
+    #[serde(default)]
+    pub secs: i64,
+    /// Nanoseconds.
+    #[serde(default)]
+    pub nanosecs: u32,
+}
+
+/// `personality`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Personality {
+    /// LINUX or LINUX32.
+    pub domain: PersonalityDomain,
+    /// Flags; none is allowed by the specification today.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+}
+
+/// Execution domains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum PersonalityDomain {
+    /// The machine's own.
+    Linux,
+    /// uname(2) reports a 32-bit machine.
+    Linux32,
+}

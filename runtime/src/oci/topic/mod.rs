@@ -1,0 +1,15 @@
+//! The topics of a container, one file each: its part of the plan, made from the spec without looking at the world,
+//! and what does it, side by side.
+
+pub mod capabilities;
+pub mod console;
+pub mod devices;
+pub mod hooks;
+pub mod inside;
+pub mod masks;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod rlimits;
+pub mod rootfs;
+pub mod sysctl;

@@ -1,0 +1,363 @@
+//! Mounts of a container, by the fd-based mount API. In: `mounts`. Out: a checked list; then mounts inside the root.
+//! Must never: name a target by path once it is resolved, or leave a mount half configured: it is attached last.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::mount::FsMountFlags;
+use rustix::mount::FsOpenFlags;
+use rustix::mount::MountAttrFlags;
+use rustix::mount::MoveMountFlags;
+use rustix::mount::OpenTreeFlags;
+
+use super::inside;
+use super::inside::Make;
+use crate::oci::report::Error;
+use crate::oci::report::Fails;
+use crate::oci::spec::Mount;
+use crate::sys::mount::MountAttributes;
+use crate::sys::mount::set_attributes;
+
+/// MOUNT_ATTR__ATIME of linux/mount.h: the bits of which one value is set.
+const ATIME_MASK: u64 = 0x70;
+
+/// A checked mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPlan {
+    /// Where, inside.
+    pub destination: PathBuf,
+    /// What.
+    pub kind: Kind,
+    attributes: MountAttributes,
+    recursive: MountAttributes,
+    propagation: Vec<(u64, bool)>,
+    /// How messages name it.
+    name: String,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A file or folder of the host; with all mounts below it if `recursive`.
+    Bind {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Whether the mounts below it come along.
+        recursive: bool,
+    },
+    /// The container's cgroup.
+    Cgroup,
+    /// A new instance of a file system with its own options.
+    FileSystem {
+        /// Its type.
+        name: String,
+        /// Device, or whatever the type takes for one.
+        source: String,
+        /// Its own options.
+        options: Vec<String>,
+    },
+}
+
+/// Checks one entry of `mounts`.
+///
+/// # Errors
+/// A destination that is missing, an option that is not supported.
+pub fn plan(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan, Error> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    if mount.destination.is_empty() {
+        return Err(Error::spec(field("destination"), "is empty; expected an absolute path"));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(Error::spec(field("uidMappings"), "idmapped mounts are not supported yet"));
+    }
+    let mut plan = MountPlan {
+        destination: inside::plain(Path::new(&mount.destination)),
+        kind: Kind::Cgroup,
+        attributes: MountAttributes::default(),
+        recursive: MountAttributes::default(),
+        propagation: Vec::new(),
+        name: format!(
+            "{:?} to {:?}",
+            if mount.source.is_empty() { &mount.kind } else { &mount.source },
+            mount.destination
+        ),
+    };
+    let mut bind = (mount.kind == "bind").then_some(false);
+    let mut data = Vec::new();
+    for option in &mount.options {
+        match option.as_str() {
+            "bind" => bind = bind.or(Some(false)),
+            "rbind" => bind = Some(true),
+            "idmap" | "ridmap" | "tmpcopyup" => {
+                return Err(Error::spec(field("options"), format!("{option}: not supported yet")));
+            }
+            option => plan.option(option, &mut data),
+        }
+    }
+    plan.kind = match (bind, mount.kind.as_str()) {
+        (Some(recursive), _) => {
+            if mount.source.is_empty() {
+                return Err(Error::spec(field("source"), "is empty; a bind mount needs a path"));
+            }
+            Kind::Bind { source: bundle.join(&mount.source), recursive }
+        }
+        (None, "cgroup" | "cgroup2") => Kind::Cgroup,
+        (None, "") => {
+            return Err(Error::spec(field("type"), "is empty; expected a file system, or the option bind"));
+        }
+        (None, name) => {
+            Kind::FileSystem { name: name.to_string(), source: mount.source.clone(), options: data }
+        }
+    };
+    Ok(plan)
+}
+
+impl MountPlan {
+    /// One option: a mount attribute, a propagation, or else the file system's own.
+    fn option(&mut self, option: &str, data: &mut Vec<String>) {
+        const RDONLY: u64 = 0x1;
+        const NOSUID: u64 = 0x2;
+        const NODEV: u64 = 0x4;
+        const NOEXEC: u64 = 0x8;
+        const NOATIME: u64 = 0x10;
+        const STRICTATIME: u64 = 0x20;
+        const NODIRATIME: u64 = 0x80;
+        const NOSYMFOLLOW: u64 = 0x20_0000;
+        let (word, recursive) = match option.strip_prefix('r') {
+            Some(rest)
+                if matches!(
+                    rest,
+                    "ro" | "rw"
+                        | "nosuid"
+                        | "suid"
+                        | "nodev"
+                        | "dev"
+                        | "noexec"
+                        | "exec"
+                        | "noatime"
+                        | "atime"
+                        | "relatime"
+                        | "norelatime"
+                        | "strictatime"
+                        | "nostrictatime"
+                        | "nodiratime"
+                        | "diratime"
+                        | "nosymfollow"
+                        | "symfollow"
+                ) =>
+            {
+                (rest, true)
+            }
+            _ => (option, false),
+        };
+        let attributes = if recursive { &mut self.recursive } else { &mut self.attributes };
+        let (set, clear) = match word {
+            "ro" => (RDONLY, 0),
+            "rw" => (0, RDONLY),
+            "nosuid" => (NOSUID, 0),
+            "suid" => (0, NOSUID),
+            "nodev" => (NODEV, 0),
+            "dev" => (0, NODEV),
+            "noexec" => (NOEXEC, 0),
+            "exec" => (0, NOEXEC),
+            "noatime" => (NOATIME, ATIME_MASK),
+            "strictatime" => (STRICTATIME, ATIME_MASK),
+            "relatime" | "atime" | "nostrictatime" | "norelatime" => (0, ATIME_MASK),
+            "nodiratime" => (NODIRATIME, 0),
+            "diratime" => (0, NODIRATIME),
+            "nosymfollow" => (NOSYMFOLLOW, 0),
+            "symfollow" => (0, NOSYMFOLLOW),
+            "defaults" | "async" | "loud" | "nomand" | "norecursive" => return,
+            word => {
+                match propagation(word) {
+                    Some(change) => self.propagation.push(change),
+                    None => data.push(option.to_string()),
+                }
+                return;
+            }
+        };
+        // The last word counts.
+        attributes.set = attributes.set & !(set | clear) | set;
+        attributes.clear = attributes.clear & !set | clear;
+    }
+
+    /// Mounts it inside `root`. `own_cgroup` is bound where the cgroup file system can't be mounted anew.
+    ///
+    /// # Errors
+    /// Each names the mount and what failed.
+    pub fn apply(&self, root: BorrowedFd<'_>, cgroup: &CgroupView<'_>) -> Result<(), Error> {
+        let detached = self.detached(cgroup).step("mount", &self.name)?;
+        let target = self.target(root, &detached).step("make the mount point of", &self.name)?;
+        attach(&detached, &target).step("mount", &self.name)?;
+        // Flags are attached to the mount's own root.
+        for (propagation, recursive) in &self.propagation {
+            let change = MountAttributes { propagation: *propagation, ..MountAttributes::default() };
+            set_attributes(detached.as_fd(), &change, *recursive)
+                .step("set the propagation of", &self.name)?;
+        }
+        Ok(())
+    }
+
+    /// The mount, configured and not yet in any tree.
+    fn detached(&self, cgroup: &CgroupView<'_>) -> Result<OwnedFd, Errno> {
+        let mount = match &self.kind {
+            Kind::Bind { source, recursive } => clone_tree(source, *recursive)?,
+            Kind::Cgroup => match cgroup {
+                CgroupView::Namespace => match new_file_system("cgroup2", "cgroup", &[]) {
+                    // In a user namespace that does not own the cgroup namespace.
+                    Err(Errno::PERM | Errno::BUSY) => clone_tree(Path::new("/sys/fs/cgroup"), true)?,
+                    done => done?,
+                },
+                CgroupView::Folder(path) => clone_tree(path, false)?,
+            },
+            Kind::FileSystem { name, source, options } => match new_file_system(name, source, options) {
+                // A user namespace without its own network may not mount a new sysfs; runc binds the host's.
+                Err(Errno::PERM) if name == "sysfs" => clone_tree(Path::new("/sys"), true)?,
+                done => done?,
+            },
+        };
+        for (attributes, recursive) in [(&self.attributes, false), (&self.recursive, true)] {
+            if attributes.set | attributes.clear != 0 {
+                set_attributes(mount.as_fd(), attributes, recursive)?;
+            }
+        }
+        Ok(mount)
+    }
+
+    fn target(&self, root: BorrowedFd<'_>, mount: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let what = if inside::is_folder(mount)? { Make::Folder } else { Make::File };
+        let mode = Mode::from_raw_mode(if what == Make::Folder { 0o755 } else { 0o644 });
+        let proc_or_sys =
+            matches!(&self.kind, Kind::FileSystem { name, .. } if name == "proc" || name == "sysfs");
+        let target = inside::make(root, &self.destination, what, mode)?;
+        if proc_or_sys {
+            // A link there would put the real one where nobody masks it (CVE-2019-19921, CVE-2023-27561).
+            let relative = self.destination.strip_prefix("/").unwrap_or(&self.destination);
+            return inside::open_without_links(root, relative, OFlags::PATH | OFlags::DIRECTORY);
+        }
+        Ok(target)
+    }
+
+    /// Whether it is a bind mount.
+    pub fn is_bind(&self) -> bool {
+        matches!(self.kind, Kind::Bind { .. })
+    }
+}
+
+/// What the container sees of the cgroup tree.
+#[derive(Debug)]
+pub enum CgroupView<'a> {
+    /// Its own cgroup as the root: it has a cgroup namespace.
+    Namespace,
+    /// The folder of its cgroup.
+    Folder(&'a Path),
+}
+
+/// A copy of the mount at `source`, in no tree.
+///
+/// # Errors
+/// open_tree(2)'s.
+pub fn clone_tree(source: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(rustix::fs::CWD, source, flags)
+}
+
+/// A new instance of a file system, in no tree.
+///
+/// # Errors
+/// fsopen(2)'s, fsconfig(2)'s and fsmount(2)'s.
+pub fn new_file_system(name: &str, source: &str, options: &[String]) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if !source.is_empty() {
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
+    }
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?,
+            None => rustix::mount::fsconfig_set_flag(context.as_fd(), option.as_str())?,
+        }
+    }
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// Puts a detached mount onto `target`.
+///
+/// # Errors
+/// move_mount(2)'s.
+pub fn attach(mount: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount.as_fd(), c"", target.as_fd(), c"", flags)
+}
+
+/// A propagation's MS_* bit and whether it is recursive (mount(2)).
+pub fn propagation(word: &str) -> Option<(u64, bool)> {
+    let (word, recursive) = word.strip_prefix('r').map_or((word, false), |rest| (rest, true));
+    let bit = match word {
+        "private" => libc::MS_PRIVATE,
+        "slave" => libc::MS_SLAVE,
+        "shared" => libc::MS_SHARED,
+        "unbindable" => libc::MS_UNBINDABLE,
+        _ => return None,
+    };
+    Some((bit, recursive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(kind: &str, options: &[&str]) -> Mount {
+        Mount {
+            destination: "/a/../b".into(),
+            kind: kind.into(),
+            source: "src".into(),
+            options: options.iter().map(|option| option.to_string()).collect(),
+            ..Mount::default()
+        }
+    }
+
+    #[test]
+    fn options_are_attributes_propagation_or_the_file_systems_own() {
+        let plan = plan(
+            0,
+            &mount("tmpfs", &["nosuid", "strictatime", "mode=755", "rprivate", "ro"]),
+            Path::new("/"),
+        )
+        .unwrap();
+        assert_eq!(plan.attributes.set, 0x2 | 0x20 | 0x1);
+        assert_eq!(plan.attributes.clear, ATIME_MASK & !0x20 | 0x20 & plan.attributes.clear);
+        assert_eq!(plan.propagation, [(libc::MS_PRIVATE, true)]);
+        assert_eq!(plan.destination, Path::new("/b"));
+        let Kind::FileSystem { options, .. } = plan.kind else { panic!() };
+        assert_eq!(options, ["mode=755"]);
+    }
+
+    #[test]
+    fn a_relative_bind_counts_from_the_bundle() {
+        let plan = plan(0, &mount("", &["rbind", "rro"]), Path::new("/bundle")).unwrap();
+        assert_eq!(plan.kind, Kind::Bind { source: "/bundle/src".into(), recursive: true });
+        assert_eq!((plan.attributes.set, plan.recursive.set), (0, 1));
+    }
+
+    #[test]
+    fn the_last_of_two_contrary_words_counts() {
+        let plan = plan(0, &mount("bind", &["ro", "rw"]), Path::new("/")).unwrap();
+        assert_eq!((plan.attributes.set, plan.attributes.clear), (0, 1));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = plan(3, &mount("", &[]), Path::new("/")).unwrap_err().to_string();
+        assert!(error.starts_with("mounts[3].type:"), "{error}");
+    }
+}

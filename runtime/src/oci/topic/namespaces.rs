@@ -1,0 +1,125 @@
+//! Namespaces: new ones by clone3, existing ones by setns, id maps of a user namespace, offsets of a time namespace.
+//! In: `linux.namespaces` and what goes with them. Out: flags, paths, map texts. Must never: mistake "absent" for "new":
+//! a namespace that is not named is the runtime's own.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use crate::oci::report::Error;
+use crate::oci::spec::Spec;
+use crate::oci::spec::linux::IdMapping;
+use crate::oci::spec::linux::Namespace;
+use crate::oci::spec::linux::NamespaceKind;
+
+/// What a container shares with nobody, and what it joins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// New ones.
+    pub new: Vec<NamespaceKind>,
+    /// Existing ones.
+    pub join: Vec<(NamespaceKind, PathBuf)>,
+    /// Text for /proc/PID/uid_map; empty without a new user namespace.
+    pub uid_map: String,
+    /// Text for /proc/PID/gid_map.
+    pub gid_map: String,
+    /// Text for /proc/self/timens_offsets.
+    pub time_offsets: String,
+}
+
+/// The CLONE_NEW* bit of a kind (clone(2)).
+pub fn flag(kind: NamespaceKind) -> i32 {
+    /// linux/sched.h; the libc crate lacks it.
+    const CLONE_NEWTIME: i32 = 0x80;
+    match kind {
+        NamespaceKind::User => libc::CLONE_NEWUSER,
+        NamespaceKind::Pid => libc::CLONE_NEWPID,
+        NamespaceKind::Mount => libc::CLONE_NEWNS,
+        NamespaceKind::Network => libc::CLONE_NEWNET,
+        NamespaceKind::Uts => libc::CLONE_NEWUTS,
+        NamespaceKind::Ipc => libc::CLONE_NEWIPC,
+        NamespaceKind::Cgroup => libc::CLONE_NEWCGROUP,
+        NamespaceKind::Time => CLONE_NEWTIME,
+    }
+}
+
+/// Checks the section.
+///
+/// # Errors
+/// A kind twice; maps without a user namespace or the other way round; offsets without a time namespace.
+pub fn plan(spec: &Spec) -> Result<Namespaces, Error> {
+    let Some(linux) = &spec.linux else { return Ok(Namespaces::default()) };
+    let mut plan = Namespaces::default();
+    let mut seen = Vec::new();
+    for (index, Namespace { kind, path }) in linux.namespaces.iter().enumerate() {
+        if seen.contains(kind) {
+            return Err(Error::spec(
+                format!("linux.namespaces[{index}]"),
+                format!("{kind:?} stands here a second time; keep one"),
+            ));
+        }
+        seen.push(*kind);
+        if path.is_empty() {
+            plan.new.push(*kind);
+        } else if *kind == NamespaceKind::User {
+            return Err(Error::spec(
+                format!("linux.namespaces[{index}].path"),
+                "joining an existing user namespace is not supported yet",
+            ));
+        } else {
+            plan.join.push((*kind, PathBuf::from(path)));
+        }
+    }
+    let user = plan.new.contains(&NamespaceKind::User);
+    let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
+    if user && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
+        return Err(Error::spec(
+            "linux.uidMappings",
+            "user namespaces enabled, but no uid and gid mappings found",
+        ));
+    }
+    if mapped && !user {
+        return Err(Error::spec(
+            "linux.uidMappings",
+            "mappings without a new user namespace; add one, or remove them",
+        ));
+    }
+    plan.uid_map = map_text(&linux.uid_mappings);
+    plan.gid_map = map_text(&linux.gid_mappings);
+    if !linux.time_offsets.is_empty() && !plan.new.contains(&NamespaceKind::Time) {
+        return Err(Error::spec(
+            "linux.timeOffsets",
+            "offsets without a new time namespace; add one, or remove them",
+        ));
+    }
+    for (clock, offset) in &linux.time_offsets {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(Error::spec(
+                format!("linux.timeOffsets.{clock}"),
+                "no such clock; expected monotonic or boottime",
+            ));
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(plan.time_offsets, "{clock} {} {}", offset.secs, offset.nanosecs);
+    }
+    Ok(plan)
+}
+
+impl Namespaces {
+    /// Whether there is a new one of `kind`.
+    pub fn is_new(&self, kind: NamespaceKind) -> bool {
+        self.new.contains(&kind)
+    }
+
+    /// Whether the container has its own one of `kind`, new or joined.
+    pub fn is_own(&self, kind: NamespaceKind) -> bool {
+        self.is_new(kind) || self.join.iter().any(|(joined, _)| *joined == kind)
+    }
+}
+
+fn map_text(mappings: &[IdMapping]) -> String {
+    mappings.iter().fold(String::new(), |mut text, mapping| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{} {} {}", mapping.container_id, mapping.host_id, mapping.size);
+        text
+    })
+}
