@@ -8,6 +8,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// The plugins, by the names that they answer to.
+pub const PLUGINS: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "portmap"];
+
 /// Runs the face that `argv` asks for and returns its exit code.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
     let name = argv
@@ -32,9 +35,50 @@ fn own_name(mut argv: Vec<OsString>) -> ExitCode {
             argv.remove(0);
             run(argv)
         }
+        Some("install") => match argv.get(2).filter(|_| argv.len() == 3) {
+            Some(dir) => install(Path::new(dir)),
+            None => fail("usage: coracle install DIR"),
+        },
         _ => {
             eprintln!("usage: coracle runc ... | coracle cni ... | coracle install DIR | coracle --version");
             ExitCode::from(1)
         }
     }
+}
+
+/// Makes a hard link of this program in `dir` for each face but its own name; one that is there already stays if it is
+/// this program.
+fn install(dir: &Path) -> ExitCode {
+    let own = match std::env::current_exe() {
+        Ok(own) => own,
+        Err(error) => return fail(&format!("coracle: cannot find itself: {error}")),
+    };
+    for name in ["runc", "cni"].into_iter().chain(PLUGINS) {
+        let link = dir.join(name);
+        match std::fs::hard_link(&own, &link) {
+            Ok(()) => println!("{}", link.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && same_file(&own, &link) => {}
+            Err(error) => {
+                let fix = "hard links need the same file system: copy the program there first";
+                return fail(&format!(
+                    "coracle: {}: {error} ({fix}, or remove what is in the way)",
+                    link.display()
+                ));
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("{message}");
+    ExitCode::from(1)
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -70,11 +70,6 @@ impl Log {
         let file =
             File::create(&path).with_context(|| format!("{}: cannot create the log", path.display()))?;
         Ok(Self { path, file })
-    }
-
-    /// Where it lies.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Runs `command` (an `xshell::Cmd` or `std::process::Command`) with its output in the log. A failure shows the

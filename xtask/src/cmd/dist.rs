@@ -21,6 +21,7 @@ struct Manifest<'a> {
     sources: Vec<SourceEntry<'a>>,
     tools: BTreeMap<&'static str, String>,
     stages: BTreeMap<&'static str, StageEntry<'a>>,
+    kernel_config_sha256: &'a str,
     files: BTreeMap<&'static str, FileEntry<'a>>,
 }
 

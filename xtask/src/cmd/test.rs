@@ -2,6 +2,9 @@
 //! target/xtask/junit.xml, exit status 1 when anything failed. Must never: stop at the first failure, or skip a step
 //! without a word.
 
+mod clones;
+mod deny;
+
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,8 @@ const HOST_STEPS: &[HostStep] = &[
         cargo(build, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
     }),
     ("unit tests", 6, |build| cargo(build, &["test", "--workspace"])),
+    ("dependencies", 8, deny::run),
+    ("two clones, one image", 6, clones::run),
 ];
 
 /// Runs everything, or what the names choose.

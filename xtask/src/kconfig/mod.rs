@@ -127,10 +127,9 @@ impl Fragments {
 /// Parses a line of a fragment or of a `.config`; None for a comment or an empty line.
 fn parse_line(line: &str) -> Result<Option<(String, Option<String>)>> {
     let line = line.trim();
-    if let Some(rest) = line.strip_prefix("# CONFIG_") {
-        if let Some(symbol) = rest.strip_suffix(" is not set") {
-            return Ok(Some((symbol.to_owned(), None)));
-        }
+    let off = line.strip_prefix("# CONFIG_").and_then(|rest| rest.strip_suffix(" is not set"));
+    if let Some(symbol) = off {
+        return Ok(Some((symbol.to_owned(), None)));
     }
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);

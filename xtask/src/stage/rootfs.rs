@@ -225,3 +225,29 @@ impl Rootfs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_links_are_the_names_that_the_program_answers_to() {
+        let face = include_str!("../../../runtime/src/face.rs");
+        let rest = face
+            .split_once("pub const PLUGINS")
+            .unwrap()
+            .1
+            .split_once("] = [")
+            .unwrap()
+            .1
+            .split_once("];")
+            .unwrap()
+            .0;
+        let names: Vec<&str> = rest
+            .split(',')
+            .map(|name| name.trim().trim_matches('"'))
+            .filter(|name| !name.is_empty())
+            .collect();
+        assert_eq!(names, PLUGINS);
+    }
+}

@@ -17,7 +17,7 @@ use crate::context::Build;
 
 pub use console::Console;
 pub use kvm::{Acceleration, probe};
-pub use profile::{Boot, Disk, DiskBus, Files, Firmware, Medium, Network, Profile};
+pub use profile::{Boot, Disk, DiskBus, Files, Network, Profile};
 
 /// The line that the system prints when it can take containers.
 pub const READY: &str = "coracle: ready";
@@ -119,7 +119,7 @@ impl Vm {
     /// typed in beforehand.
     fn typed(&mut self, command: &str, nonce: &str, until: Instant) -> Result<String> {
         const LINE_BYTES_MAX: usize = 1000;
-        if command.len() <= LINE_BYTES_MAX && !command.bytes().any(|byte| byte < b' ' || byte > b'~') {
+        if command.len() <= LINE_BYTES_MAX && command.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Ok(format!("sh -c '{}'", command.replace('\'', "'\\''")));
         }
         let path = format!("/tmp/command-{nonce}");
