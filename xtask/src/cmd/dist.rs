@@ -135,6 +135,7 @@ fn manifest<'a>(
             ("initramfs", stage(&image.initramfs.archive)),
             ("iso", stage(&image.iso.0)),
         ]),
+        kernel_config_sha256: &image.kernel.config.sha256,
         files: files
             .iter()
             .map(|(name, artifact)| (*name, FileEntry { sha256: &artifact.sha256, size: artifact.size }))
