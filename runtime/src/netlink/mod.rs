@@ -1,2 +1,11 @@
 //! Netlink by blocking sockets: route (links, addresses, routes), nf_tables and conntrack.
 //! Serves both sides: the CNI plugins and the OCI runtime (`lo` up, netDevices).
+//!
+//! In: typed requests. Out: typed answers, `Errno`. Must never: run a program, sleep, or know of CNI.
+
+pub mod conntrack;
+pub mod message;
+pub mod namespace;
+pub mod nft;
+pub mod route;
+pub mod socket;

@@ -1,14 +1,222 @@
-//! The plugins by name, one file each.
+//! The plugins by name, one file each, and what every one of them does the same way: VERSION, errors, exit codes.
+//!
+//! In: CNI_* and stdin. Out: JSON on stdout, log on stderr. Must never: write anything else to stdout.
 
+mod bridge;
+mod container;
+mod firewall;
+mod loopback;
+mod masquerade;
+mod portmap;
+
+use std::io::Read;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::json;
+
+use super::error;
+use super::error::Error;
+use super::ipam::host_local;
+use super::plan::Command;
+use super::plan::NetPlan;
+use super::request::Request;
+use super::version::Version;
+use crate::netlink::namespace;
+
+type Run = fn(&NetPlan) -> Result<Option<Value>, Error>;
+
+const PLUGINS: [(&str, Run); 5] = [
+    ("bridge", bridge::run),
+    ("firewall", firewall::run),
+    ("host-local", host_local::run),
+    ("loopback", loopback::run),
+    ("portmap", portmap::run),
+];
+
+/// VERSION waits no longer than this for a configuration that may never come (contract rule 4).
+const VERSION_WAIT: Duration = Duration::from_millis(100);
 
 /// Whether `name` is one of our plugins.
-pub fn is_plugin(_name: &str) -> bool {
-    false
+pub fn is_plugin(name: &str) -> bool {
+    PLUGINS.iter().any(|(plugin, _)| *plugin == name)
 }
 
 /// Runs the plugin called `name` and returns its exit code.
 pub fn main(name: &str) -> ExitCode {
-    eprintln!("{name}: not built yet");
-    ExitCode::from(1)
+    if std::env::var_os("CNI_COMMAND").is_some_and(|command| command == "VERSION") {
+        println!("{}", version_answer(&read_briefly()));
+        return ExitCode::SUCCESS;
+    }
+    let request = match Request::from_process() {
+        Ok(Some(request)) => request,
+        Ok(None) => {
+            eprintln!(
+                "{name}: Coracle's CNI plugin of that name, CNI protocol versions 0.1.0 to 1.1.0; set CNI_COMMAND"
+            );
+            return ExitCode::SUCCESS;
+        }
+        Err(cause) => {
+            let error = Error::new(error::IO_FAILURE, format!("stdin can't be read: {cause}"));
+            println!("{}", error.to_json(Version::V1_1_0));
+            return ExitCode::FAILURE;
+        }
+    };
+    let version = version_of(&request.stdin);
+    match execute(name, request) {
+        Ok(answer) => {
+            if let Some(answer) = answer {
+                println!("{answer}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{}", error.to_json(version));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a plugin's verb in this process.
+///
+/// # Errors
+/// The plugin's.
+pub fn execute(name: &str, request: Request) -> Result<Option<Value>, Error> {
+    let Some((_, run)) = PLUGINS.iter().find(|(plugin, _)| *plugin == name) else {
+        return Err(Error::new(error::INVALID_CONFIG, format!("{name:?} is no plugin of this program")));
+    };
+    if request.command == "VERSION" {
+        return Ok(Some(version_answer(&request.stdin)));
+    }
+    let plan = NetPlan::new(request)?;
+    refuse_own_namespace(&plan)?;
+    run(&plan)
+}
+
+/// Contract rule 8: whoever hands over the plugin's own namespace has made a mistake that would cost the host its network.
+fn refuse_own_namespace(plan: &NetPlan) -> Result<(), Error> {
+    let Some(path) = plan.netns.as_ref().filter(|_| !plan.netns_override) else { return Ok(()) };
+    if matches!(plan.command, Command::Gc | Command::Status) {
+        return Ok(());
+    }
+    let same = match (rustix::fs::stat(path), namespace::own_identity()) {
+        (Ok(theirs), Ok(ours)) => (theirs.st_dev, theirs.st_ino) == ours,
+        _ => false, // who needs the namespace will say what is wrong with it
+    };
+    if same {
+        let message = format!("CNI_NETNS {} is the plugin's own network namespace", path.display());
+        return Err(Error::new(error::INVALID_NETNS, message));
+    }
+    Ok(())
+}
+
+/// The configuration's version for an error's JSON, as far as it can be read.
+fn version_of(stdin: &[u8]) -> Version {
+    let value = serde_json::from_slice::<Value>(stdin).unwrap_or_default();
+    Version::parse(value["cniVersion"].as_str().unwrap_or_default()).unwrap_or(Version::V1_1_0)
+}
+
+fn version_answer(stdin: &[u8]) -> Value {
+    let value = serde_json::from_slice::<Value>(stdin).unwrap_or_default();
+    let asked = value["cniVersion"].as_str().unwrap_or("1.1.0");
+    let all: Vec<String> = Version::ALL.iter().map(Version::to_string).collect();
+    json!({"cniVersion": asked, "supportedVersions": all})
+}
+
+fn read_briefly() -> Vec<u8> {
+    let stdin = std::io::stdin();
+    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(VERSION_WAIT.subsec_nanos()) };
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let mut fds = [rustix::event::PollFd::new(&stdin, rustix::event::PollFlags::IN)];
+        if !matches!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1..)) {
+            return bytes;
+        }
+        match stdin.lock().read(&mut buffer) {
+            Ok(0) | Err(_) => return bytes,
+            Ok(len) => bytes.extend_from_slice(&buffer[..len]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(command: &str, config: &Value) -> Request {
+        let text = |text: &str| Some(text.to_string());
+        Request {
+            command: command.to_string(),
+            container_id: text("c1"),
+            netns: text("/proc/self/ns/net"),
+            ifname: text("eth0"),
+            path: text("/opt/cni/bin"),
+            stdin: config.to_string().into_bytes(),
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn rule_6_version_answers_the_inputs_and_all() {
+        let answer = version_answer(br#"{"cniVersion": "0.4.0"}"#);
+        assert_eq!(answer["cniVersion"], "0.4.0");
+        let all = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+        assert_eq!(answer["supportedVersions"], json!(all));
+        assert_eq!(version_answer(b"")["cniVersion"], "1.1.0");
+    }
+
+    #[test]
+    fn rule_8_the_own_namespace_is_refused_before_anything_is_done() {
+        let config = json!({"cniVersion": "1.1.0", "name": "n", "type": "x",
+            "prevResult": {"cniVersion": "1.1.0"}});
+        for (plugin, _) in PLUGINS {
+            for command in ["ADD", "DEL", "CHECK"] {
+                let error = execute(plugin, request(command, &config)).unwrap_err();
+                assert_eq!(error.code, error::INVALID_NETNS, "{plugin} {command}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_stdin_makes_any_plugin_panic() {
+        let base = json!({"cniVersion": "1.1.0", "name": "n", "type": "bridge", "bridge": "nope0", "mtu": 1500,
+            "isGateway": true, "ipMasq": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24"}]],
+            "dataDir": "/nonexistent/x"}, "runtimeConfig": {"portMappings": [{"hostPort": 1, "containerPort": 2,
+            "protocol": "tcp"}]}, "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0"}],
+            "ips": [{"address": "10.0.0.2/24", "interface": 0}], "routes": [{"dst": "0.0.0.0/0"}]}})
+        .to_string()
+        .into_bytes();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % 65_521).unwrap() % limit
+        };
+        for _ in 0..4000 {
+            let mut stdin = base.clone();
+            for _ in 0..=random(6) {
+                let at = random(stdin.len().max(1));
+                match random(4) {
+                    0 if at < stdin.len() => stdin[at] = b"{}[]\",:0919.e-ntf\0\xff"[random(19)],
+                    1 if stdin.len() > 1 => drop(stdin.remove(at)),
+                    2 => stdin.insert(at, b"{}[]\",:0919.e-ntf\0\xff"[random(19)]),
+                    _ => stdin.truncate(at.max(1)),
+                }
+            }
+            let (plugin, _) = PLUGINS[random(PLUGINS.len())];
+            let command = ["ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION", ""][random(7)];
+            // The own namespace is refused, so nothing of this machine is touched, whatever the bytes say; the
+            // verbs without a namespace have a folder that can't be made.
+            let mut request = request(command, &Value::Null);
+            request.stdin = stdin;
+            if matches!(command, "GC" | "STATUS") {
+                let _ = NetPlan::new(request);
+            } else {
+                let _ = execute(plugin, request);
+            }
+        }
+    }
 }

@@ -1,0 +1,164 @@
+//! One netlink socket: request and answer, dumps, batches.
+//!
+//! In: messages. Out: what the kernel answered, or its errno. Must never: wait for what the kernel has not promised.
+
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::AddressFamily;
+use rustix::net::Protocol;
+use rustix::net::RecvFlags;
+use rustix::net::SendFlags;
+use rustix::net::SocketFlags;
+use rustix::net::SocketType;
+
+use super::message::Message;
+use super::message::Received;
+use super::message::split;
+
+/// The kernel fills a dump's buffers up to 32 KiB when the reader offers that much.
+const RECEIVE_LEN: usize = 32 * 1024;
+/// A dump that the kernel marks as inconsistent is asked for again, this often at most.
+const DUMP_TRIES_MAX: usize = 64;
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// A netlink socket. It stays in the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    /// Opens a socket for `protocol`; `None` is NETLINK_ROUTE.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT when the kernel lacks the protocol; EMFILE, ENOMEM.
+    #[doc(alias = "socket")]
+    pub fn open(protocol: Option<Protocol>) -> Result<Socket, Errno> {
+        let fd = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?;
+        rustix::net::bind(&fd, &rustix::net::netlink::SocketAddrNetlink::new(0, 0))?;
+        Ok(Socket { fd, sequence: 0 })
+    }
+
+    /// Sends one request, whose flags must hold NLM_F_ACK, and gives what came before the acknowledgement.
+    ///
+    /// # Errors
+    /// The errno that the kernel answered.
+    pub fn request(&mut self, message: Message) -> Result<Vec<Received>, Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(&message.finish(self.sequence))?;
+        let mut answers = Vec::new();
+        loop {
+            for received in self.receive(RecvFlags::empty())? {
+                if received.sequence != self.sequence {
+                    continue;
+                }
+                match received.kind {
+                    NLMSG_NOOP => {}
+                    NLMSG_ERROR => return error_of(&received).map(|()| answers),
+                    _ => answers.push(received),
+                }
+            }
+        }
+    }
+
+    /// Sends a request with NLM_F_DUMP and gives the whole answer; `build` makes it again when the kernel says that
+    /// the list changed under the dump.
+    ///
+    /// # Errors
+    /// The errno that the kernel answered; EINTR when the list never held still.
+    pub fn dump(&mut self, build: impl Fn() -> Message) -> Result<Vec<Received>, Errno> {
+        for _ in 0..DUMP_TRIES_MAX {
+            self.sequence = self.sequence.wrapping_add(1);
+            self.send(&build().finish(self.sequence))?;
+            if let Some(answers) = self.dump_answers()? {
+                return Ok(answers);
+            }
+        }
+        Err(Errno::INTR)
+    }
+
+    /// `None` when the dump was inconsistent.
+    fn dump_answers(&mut self) -> Result<Option<Vec<Received>>, Errno> {
+        let mut answers = Vec::new();
+        let mut whole = true;
+        loop {
+            for received in self.receive(RecvFlags::empty())? {
+                if received.sequence != self.sequence {
+                    continue;
+                }
+                whole &= received.flags & NLM_F_DUMP_INTR == 0;
+                match received.kind {
+                    NLMSG_NOOP => {}
+                    NLMSG_ERROR => error_of(&received)?,
+                    NLMSG_DONE => {
+                        error_of(&received)?;
+                        return Ok(whole.then_some(answers));
+                    }
+                    _ => answers.push(received),
+                }
+            }
+        }
+    }
+
+    /// Sends several messages as one buffer, as nf_tables transactions are, and gives the first error.
+    /// The kernel works through a batch before sendmsg returns, so what it has to say is there already.
+    ///
+    /// # Errors
+    /// The errno of the first message that failed.
+    pub fn batch(&mut self, messages: Vec<Message>) -> Result<(), Errno> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            self.sequence = self.sequence.wrapping_add(1);
+            bytes.extend(message.finish(self.sequence));
+        }
+        self.send(&bytes)?;
+        let mut result = Ok(());
+        loop {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(received) => {
+                    for message in received.iter().filter(|message| message.kind == NLMSG_ERROR) {
+                        result = result.and(error_of(message));
+                    }
+                }
+                Err(Errno::AGAIN) => return result,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let kernel = rustix::net::netlink::SocketAddrNetlink::new(0, 0);
+        rustix::io::retry_on_intr(|| rustix::net::sendto(&self.fd, bytes, SendFlags::empty(), &kernel))?;
+        Ok(())
+    }
+
+    fn receive(&self, flags: RecvFlags) -> Result<Vec<Received>, Errno> {
+        let mut buffer = vec![0; RECEIVE_LEN];
+        let (read, len) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.fd, buffer.as_mut_slice(), flags | RecvFlags::TRUNC)
+        })?;
+        if len > read {
+            return Err(Errno::MSGSIZE);
+        }
+        buffer.truncate(read);
+        Ok(split(&buffer))
+    }
+}
+
+/// An NLMSG_ERROR or NLMSG_DONE begins with a negative errno, or 0.
+fn error_of(received: &Received) -> Result<(), Errno> {
+    let code =
+        received.payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    if code < 0 { Err(Errno::from_raw_os_error(code.checked_neg().unwrap_or(libc::EPROTO))) } else { Ok(()) }
+}
