@@ -37,7 +37,7 @@ const FAT_OVERHEAD_SECTORS: u64 = 64;
 
 /// Makes the image.
 pub fn run(build: &Build, kernel: &Kernel, initramfs: &Initramfs) -> Result<Iso> {
-    let mut inputs = Inputs::new("iso", 1)
+    let mut inputs = Inputs::new("iso", 2)
         .artifact("kernel", &kernel.image)
         .artifact("initramfs", &initramfs.archive)
         .tree("grub", &build.layout.grub())?
@@ -63,6 +63,8 @@ pub fn run(build: &Build, kernel: &Kernel, initramfs: &Initramfs) -> Result<Iso>
             std::fs::copy(&from, &to).with_context(|| format!("{}: cannot copy", from.display()))?;
         }
         let shell = shell_in(build, &shop.scratch)?;
+        // Built into GRUB's core: finds the medium, be it a CD, a disk or a stick. GRUB's parser of that stage knows no
+        // comments: a line that begins with # swallows the one behind it.
         let early = build.layout.grub().join("early.cfg");
         let (bios, efi) = ([&MODULES[..], &MODULES_BIOS].concat(), [&MODULES[..], &MODULES_EFI].concat());
         let common = ["-p", "/boot/grub", "-C", "xz"];
@@ -82,7 +84,8 @@ pub fn run(build: &Build, kernel: &Kernel, initramfs: &Initramfs) -> Result<Iso>
              --modification-date={date} --set_all_file_dates {all_dates} --gpt_disk_guid {guid}
              --grub2-mbr /usr/lib/grub/i386-pc/boot_hybrid.img
              -b boot/grub/eltorito.img -no-emul-boot -boot-load-size 4 -boot-info-table --grub2-boot-info
-             -eltorito-alt-boot -e boot/grub/efi.img -no-emul-boot -isohybrid-gpt-basdat
+             -eltorito-alt-boot -e boot/grub/efi.img -no-emul-boot
+             -efi-boot-part --efi-boot-image --protective-msdos-label
              -uid 0 -gid 0 -dir-mode 0555 -file-mode 0444 tree"
         ))
     })?;
