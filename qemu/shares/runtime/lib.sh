@@ -22,3 +22,23 @@ insert() {
 pid() {
     runc state "$1" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'
 }
+
+# network_bundle NAME NETWORK SCRIPT: the same from `runc spec --network NETWORK`, with ping allowed.
+network_bundle() {
+    rm -rf "/tmp/$1" && mkdir "/tmp/$1" && cd "/tmp/$1" && runc spec --network "$2" || return
+    sed -i -e 's|"rootfs"|"/containers/mycontainer/rootfs"|' -e 's|"terminal": true|"terminal": false|' \
+        -e 's|"CAP_KILL"|"CAP_KILL", "CAP_NET_RAW"|' -e 's|^\(.*\)"sh"$|\1"/bin/sh", "-c", "'"$3"'"|' config.json
+}
+
+# address NAME: the container's address on eth0.
+address() {
+    runc exec "$1" ip -4 -o addr show eth0 | sed -n 's|.* inet \([0-9.]*\)/.*|\1|p'
+}
+
+# traces: what attached containers leave on the host: links, leases, cached results.
+traces() {
+    ip -o link | sed -n 's/^[0-9]*: \(veth[^:@]*\).*/\1/p'
+    find /var/lib/cni/networks -type f -name '*[0-9].*[0-9].*' 2> /dev/null
+    find /var/lib/cni/results -type f 2> /dev/null
+    ls /run/netns 2> /dev/null
+}
