@@ -111,7 +111,7 @@ const SYMLINKS: [(&str, &str); 6] = [
 /// The two devices that /init needs before it has mounted devtmpfs.
 const DEVICES: [(&str, u32, u32, u32); 2] = [("dev/console", 0o600, 5, 1), ("dev/null", 0o666, 1, 3)];
 
-/// The example bundles' lower layer: the system's BusyBox by hard link, so that it costs next to nothing.
+/// The example bundles' lower layer: the system's BusyBox and ip by hard link, so that it costs next to nothing.
 const EXAMPLE_ROOT: &str = "usr/lib/coracle/rootfs";
 
 /// The names by which our one program is called. Kept equal to the program's own list by a test in `runtime`.
@@ -149,6 +149,9 @@ pub fn run(build: &Build, parts: &Parts, bundles: &[String]) -> Result<Rootfs> {
     }
     rootfs.file("sbin/tini", &parts.tini.0.path, 0o755)?;
     rootfs.file("sbin/ip", &parts.ip.0.path, 0o755)?;
+    // So that a container can show its own addresses.
+    let ip = Node::Hardlink("sbin/ip".to_owned());
+    rootfs.add(&format!("{EXAMPLE_ROOT}/sbin/ip"), Entry::root(ip, 0o755))?;
     rootfs.file("usr/bin/coracle", &parts.runtime.0.path, 0o755)?;
     for name in FACES
         .iter()
