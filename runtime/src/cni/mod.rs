@@ -1,23 +1,46 @@
 //! The network: CNI's runtime side (`cni attach`, ...) and the plugins.
 //!
-//! stdin and environment -> `Request` -> `NetPlan` -> a plugin -> `Reply`.
+//! A plugin: stdin and environment -> `Request` -> `NetPlan` -> a plugin's file -> `Reply`.
+//! The runtime side: words -> `NetworkList` and `Wish` -> each plugin in turn -> the cache's `Record`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::Parser;
+
+pub mod attach;
+pub mod cache;
+pub mod cli;
 pub mod error;
 pub mod fields;
 pub mod invoke;
 pub mod ipam;
+pub mod list;
 pub mod plan;
 pub mod plugin;
+pub mod ports;
 pub mod reply;
 pub mod request;
 pub mod rules;
 pub mod version;
 
 /// Runs `cni ARGS...` and returns its exit code.
-pub fn main(_argv: Vec<OsString>) -> ExitCode {
-    eprintln!("cni: not built yet");
-    ExitCode::from(1)
+pub fn main(argv: Vec<OsString>) -> ExitCode {
+    let cli = match cli::Cli::try_parse_from(argv) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output and is no failure.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli::run(cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(errors) => {
+            for error in errors {
+                eprintln!("cni: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -29,6 +29,9 @@ pub struct SpecArgs {
     /// Attach the container to this CNI network, by hooks; repeatable
     #[arg(long, value_name = "NAME")]
     pub network: Vec<String>,
+    /// Let a port of the host lead to the container's, on that network; repeatable
+    #[arg(long, value_name = "[ADDRESS:]HOST:CONTAINER[/PROTOCOL]", requires = "network")]
+    pub publish: Vec<String>,
 }
 
 /// runc's default configuration.
@@ -48,7 +51,7 @@ impl SpecArgs {
             make_rootless(&mut spec);
         }
         if !self.network.is_empty() {
-            spec.hooks = Some(network_hooks(&self.network)?);
+            spec.hooks = Some(network_hooks(&self.network, &self.publish)?);
         }
         let path = self.bundle.join("config.json");
         let mut text = Vec::new();
@@ -68,19 +71,26 @@ impl SpecArgs {
     }
 }
 
-fn network_hooks(networks: &[String]) -> Result<Hooks, Error> {
+fn network_hooks(networks: &[String], publish: &[String]) -> Result<Hooks, Error> {
     for network in networks {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         if !network.bytes().all(good) || !network.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) {
             return Err(Error::new(format!("--network {network:?}: not a network's name")));
         }
     }
-    let hook = |verb: &str| Hook {
+    let hook = |verb: &str, rest: &[String]| Hook {
         path: CNI.to_string(),
-        args: ["cni", verb].into_iter().map(str::to_string).chain(networks.iter().cloned()).collect(),
+        args: ["cni", verb].into_iter().map(str::to_string).chain(rest.iter().cloned()).collect(),
         ..Hook::default()
     };
-    Ok(Hooks { create_runtime: vec![hook("attach")], poststop: vec![hook("detach")], ..Hooks::default() })
+    // What a port is, `cni attach` knows and says; it is the hook's own word.
+    let ports = publish.iter().flat_map(|port| ["--publish".to_string(), port.clone()]);
+    let attach: Vec<String> = networks.iter().cloned().chain(ports).collect();
+    Ok(Hooks {
+        create_runtime: vec![hook("attach", &attach)],
+        poststop: vec![hook("detach", networks)],
+        ..Hooks::default()
+    })
 }
 
 /// As runc: a user namespace with the caller's ids, the host's network, no limits, the host's /sys.
@@ -116,9 +126,9 @@ mod tests {
 
     #[test]
     fn a_network_comes_by_hooks() {
-        let hooks = network_hooks(&["default".into()]).unwrap();
-        assert_eq!(hooks.create_runtime[0].args, ["cni", "attach", "default"]);
+        let hooks = network_hooks(&["default".into()], &["8080:80".into()]).unwrap();
+        assert_eq!(hooks.create_runtime[0].args, ["cni", "attach", "default", "--publish", "8080:80"]);
         assert_eq!(hooks.poststop[0].args, ["cni", "detach", "default"]);
-        assert!(network_hooks(&["../x".into()]).is_err());
+        assert!(network_hooks(&["../x".into()], &[]).is_err());
     }
 }
