@@ -49,12 +49,21 @@ pub struct Machine {
     pub publish: Vec<u16>,
     /// Disks, made for this machine.
     pub disks: Vec<DiskImage>,
-    /// A folder of qemu/shares/, at /mnt/share in the guest.
-    pub share: Option<String>,
+    /// What is at /mnt/share in the guest.
+    pub share: Option<Share>,
     /// Words for the kernel's command line; only with `direct`.
     pub append: String,
     /// The line that tells that the guest takes commands.
     pub ready: String,
+}
+
+/// What a machine is handed besides the image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Share {
+    /// A folder of qemu/shares/.
+    Folder(String),
+    /// The test program runtime/tests/NAME.rs, built statically, under the name NAME.
+    Test(String),
 }
 
 /// A disk that the engine makes.
@@ -143,6 +152,7 @@ struct RawMachine {
     #[serde(default)]
     disks: Vec<RawDisk>,
     share: Option<String>,
+    test: Option<String>,
     append: Option<String>,
     ready: Option<String>,
 }
@@ -261,13 +271,22 @@ fn resolve_machine(raw: RawMachine, boots: &[Boot], shares: &Path) -> Result<Mac
         };
         Ok(DiskImage { bus: disk.bus, content })
     });
+    let share = match (raw.share, raw.test) {
+        (None, None) => None,
+        (Some(name), None) => Some(Share::Folder(folder("share", &name)?)),
+        (None, Some(name)) if name.contains(['/', '.']) => {
+            bail!("test: {name:?} is no file of runtime/tests")
+        }
+        (None, Some(name)) => Some(Share::Test(name)),
+        (Some(_), Some(_)) => bail!("share and test: a machine has one of them, both lie at /mnt/share"),
+    };
     let machine = Machine {
         memory,
         cpus,
         network,
         publish: raw.publish,
         disks: disks.collect::<Result<_>>()?,
-        share: raw.share.map(|name| folder("share", &name)).transpose()?,
+        share,
         append,
         ready: raw.ready.unwrap_or_else(|| READY.to_owned()),
     };
@@ -419,6 +438,7 @@ mod tests {
         assert!(with("network = 'rtl8139'").contains("rtl8139"));
         assert!(with("share = 'none-such'").contains("none-such"));
         assert!(with("share = '../cases'").contains("share"));
+        assert!(with("test = '../x'").contains("test"));
         assert!(with("disks = [{ bus = 'ahci' }]").contains("disks[0]"));
         let iso = "about = 'a'\nboots = ['bios-cd']\nsteps = [{ run = 'x' }]\n[machine]\nappend = 'quiet'";
         assert!(mistake(iso).contains("append"));

@@ -9,8 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::case::{DiskContent, DiskImage, Machine};
+use super::case::{DiskContent, DiskImage, Machine, Share};
 use crate::context::Build;
+use crate::stage;
 use crate::vm::{Acceleration, Boot, Disk, Files, Network, Profile, READY_DEADLINE, Vm};
 
 /// The smallest that mkfs.ext4 makes with a journal is 4 MiB; NVMe and USB storage want whole sectors.
@@ -61,12 +62,24 @@ impl Bench<'_> {
             cpus: machine.cpus,
             network,
             disks,
-            share: machine.share.as_ref().map(|name| self.share(name)),
+            share: machine.share.as_ref().map(|share| self.shared(share)).transpose()?,
             append: machine.append.clone(),
         };
         let mut vm = Vm::boot(self.build, &profile, &self.files, self.acceleration, log)?;
         vm.expect(&machine.ready, READY_DEADLINE)?;
         Ok(Running { vm, published })
+    }
+
+    fn shared(&self, share: &Share) -> Result<PathBuf> {
+        match share {
+            Share::Folder(name) => Ok(self.share(name)),
+            // The stage's folder holds the program and its record, nothing else.
+            Share::Test(name) => {
+                let program = stage::runtime::test_program(self.build, name)?;
+                let folder = program.path.parent().context("the test program lies in no folder")?;
+                Ok(folder.to_owned())
+            }
+        }
     }
 
     fn share(&self, name: &str) -> PathBuf {

@@ -1,46 +1,83 @@
-//! runtime/ -> the static program `coracle`. In: the crate, the lock file, the toolchain. Out: one ELF file with no
-//! interpreter and no NEEDED entry. Must never: let the checkout's or the user's paths into the program.
+//! runtime/ -> the static program `coracle`, and its test programs for the VM. In: the crate, the lock file, the
+//! toolchain. Out: ELF files with no interpreter and no NEEDED entry. Must never: let the checkout's or the user's paths into the program.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use xshell::{Shell, cmd};
 
-use crate::artifact::RuntimeProgram;
+use crate::artifact::{Artifact, RuntimeProgram};
 use crate::context::Build;
-use crate::stamp::{Inputs, produce};
+use crate::stamp::{Inputs, Workshop, produce};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the program.
 pub fn run(build: &Build) -> Result<RuntimeProgram> {
+    let [program] = produce(build, inputs(build, "runtime")?, ["coracle"], |shop| {
+        let what = ["build", "--release", "--bin", "coracle"];
+        cargo(build, shop, &what, "static")?;
+        take(&build.layout.target().join("static").join(TARGET).join("release/coracle"), shop, "coracle")
+    })?;
+    Ok(RuntimeProgram(program))
+}
+
+/// Builds runtime/tests/NAME.rs as a static test program, to be run in the VM.
+pub fn test_program(build: &Build, name: &str) -> Result<Artifact> {
+    let tests = build.layout.root().join("runtime/tests");
+    let inputs = inputs(build, "vm-test")?.text("name", name).tree("runtime/tests", &tests)?;
+    let [program] = produce(build, inputs, ["test"], |shop| {
+        let what = ["test", "--no-run", "--test", name];
+        cargo(build, shop, &what, "static-tests")?;
+        let made = build.layout.target().join("static-tests").join(TARGET).join("debug/deps");
+        take(&newest(&made, name)?, shop, "test")
+    })?;
+    Ok(program)
+}
+
+fn inputs(build: &Build, stage: &'static str) -> Result<Inputs> {
     let root = build.layout.root();
-    let inputs = Inputs::new("runtime", 1)
-        .tree("runtime", &root.join("runtime"))?
+    Ok(Inputs::new(stage, 2)
+        .tree("runtime/src", &root.join("runtime/src"))?
+        .file("runtime/Cargo.toml", &root.join("runtime/Cargo.toml"))?
         .file("Cargo.toml", &root.join("Cargo.toml"))?
         .file("Cargo.lock", &root.join("Cargo.lock"))?
         .file("rust-toolchain.toml", &root.join("rust-toolchain.toml"))?
         .text("rustc", &build.host.version("rustc", "-vV")?)
         .text("linker", &build.host.version("ld", "--version")?)
-        .text("flags", &flags(Path::new("ROOT"), Path::new("CARGO_HOME")));
-    let [program] = produce(build, inputs, ["coracle"], |shop| {
-        let shell = Shell::new()?;
-        shell.change_dir(root);
-        let target = build.layout.target().join("static");
-        let jobs = build.jobs.to_string();
-        let (epoch, flags) = (build.sources.epoch.to_string(), flags(root, &cargo_home()?));
-        let locked = cargo_offline(build);
-        let command = cmd!(shell, "cargo build --release --locked {locked...} --package runtime --bin coracle --target {TARGET} --target-dir {target} --jobs {jobs}")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags)
-            .env("SOURCE_DATE_EPOCH", epoch);
-        shop.log.run(command)?;
-        let made = target.join(TARGET).join("release/coracle");
-        check_static(&made)?;
-        std::fs::copy(&made, shop.out.join("coracle"))
-            .with_context(|| format!("{}: cannot copy", made.display()))?;
-        Ok(())
-    })?;
-    Ok(RuntimeProgram(program))
+        .text("flags", &flags(Path::new("ROOT"), Path::new("CARGO_HOME"))))
+}
+
+fn cargo(build: &Build, shop: &mut Workshop, what: &[&str], target_dir: &str) -> Result<()> {
+    let root = build.layout.root();
+    let shell = Shell::new()?;
+    shell.change_dir(root);
+    let target_dir = build.layout.target().join(target_dir);
+    let jobs = build.jobs.to_string();
+    let (epoch, flags) = (build.sources.epoch.to_string(), flags(root, &cargo_home()?));
+    let locked = cargo_offline(build);
+    let command = cmd!(shell, "cargo {what...} --locked {locked...} --package runtime --target {TARGET} --target-dir {target_dir} --jobs {jobs}")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .env("SOURCE_DATE_EPOCH", epoch);
+    shop.log.run(command)
+}
+
+fn take(made: &Path, shop: &Workshop, name: &str) -> Result<()> {
+    check_static(made)?;
+    std::fs::copy(made, shop.out.join(name)).with_context(|| format!("{}: cannot copy", made.display()))?;
+    Ok(())
+}
+
+/// The newest program `NAME-HASH` in cargo's folder: the one that was just built.
+fn newest(folder: &Path, name: &str) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("{}: cannot list", folder.display()))?;
+    let mine = |path: &PathBuf| {
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-') && !rest.contains('.'))
+    };
+    let programs = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(mine);
+    let newest = programs.max_by_key(|path| path.metadata().and_then(|facts| facts.modified()).ok());
+    newest.with_context(|| format!("{}: cargo left no test program {name}", folder.display()))
 }
 
 fn cargo_offline(build: &Build) -> &'static [&'static str] {

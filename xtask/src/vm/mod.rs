@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::context::Build;
+use qmp::Control;
 
 pub use console::Console;
 pub use kvm::{Acceleration, probe};
@@ -30,6 +31,7 @@ pub const READY_DEADLINE: Duration = Duration::from_secs(180);
 pub struct Vm {
     child: Child,
     console: Console,
+    control: Control,
     room: PathBuf,
 }
 
@@ -51,13 +53,14 @@ impl Vm {
         acceleration: Acceleration,
         log: &Path,
     ) -> Result<Self> {
-        let room = std::env::temp_dir().join(format!("coracle-vm-{}-{}", std::process::id(), unique()));
+        let room = build.layout.notes().join(format!("vm-{}-{}", std::process::id(), unique()));
         std::fs::create_dir_all(&room).with_context(|| format!("{}: cannot create", room.display()))?;
         let qemu = build.host.require("qemu-system-x86_64")?;
         let mut command = Command::new(qemu);
         command.args(profile.arguments(files, acceleration, &room)?);
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
-        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", room.join("qmp").display()));
+        let (control, theirs) = Control::pair()?;
+        command.args(qmp::arguments(&theirs));
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -65,7 +68,7 @@ impl Vm {
             .spawn()
             .context("qemu-system-x86_64: cannot run")?;
         let console = Console::attach(&mut child, log)?;
-        Ok(Self { child, console, room })
+        Ok(Self { child, console, control, room })
     }
 
     /// Waits until the system says that it can take containers.
@@ -137,12 +140,12 @@ impl Vm {
 
     /// Presses keys together, by QEMU's names (`ctrl`, `alt`, `delete`).
     pub fn press(&mut self, keys: &[String]) -> Result<()> {
-        qmp::press(&self.room.join("qmp"), keys)
+        self.control.press(keys)
     }
 
     /// Presses the power button (ACPI).
     pub fn power_button(&mut self) -> Result<()> {
-        qmp::power_button(&self.room.join("qmp"))
+        self.control.power_button()
     }
 
     /// Waits until QEMU has ended by itself.
