@@ -6,7 +6,6 @@ use rustix::event::PollFlags;
 use rustix::process::PidfdFlags;
 
 use crate::oci::cgroup::Cgroup;
-use crate::oci::report;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::store::Container;
@@ -95,21 +94,9 @@ pub fn destroy(container: &Container) -> Result<(), Error> {
     let state = container.hook_state(Status::Stopped);
     let folder = remove_folder(&container.folder);
     if let Some(hooks) = &container.record.spec.hooks {
-        // As the specification says: each is run, and a failure is only logged.
-        for hook in &hooks.poststop {
-            if let Err(error) =
-                hooks::run("poststop", std::slice::from_ref(hook), &state, existing(&container.record.bundle))
-            {
-                report::warn(&error.to_string());
-            }
-        }
+        hooks::poststop(&hooks.poststop, &state, &container.record.bundle);
     }
     removed.and(folder)
-}
-
-/// The bundle may be gone by now.
-fn existing(bundle: &std::path::Path) -> &std::path::Path {
-    if bundle.is_dir() { bundle } else { std::path::Path::new("/") }
 }
 
 fn remove_folder(folder: &std::path::Path) -> Result<(), Error> {

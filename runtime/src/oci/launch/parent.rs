@@ -2,11 +2,13 @@
 //! process waiting; or nothing at all: what was done is undone in reverse when a later step fails.
 //! Must never: run a program of the container.
 
+use std::cell::OnceCell;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -93,6 +95,17 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     let console_socket = options.console_socket.as_deref().map(console::connect).transpose()?;
     let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect).transpose()?;
     let mut undo = Undo::default();
+    // The last thing to be undone, as `delete` has it: what createRuntime hooks have made, poststop hooks take back.
+    let state_at_hooks: Rc<OnceCell<Vec<u8>>> = Rc::default();
+    undo.push({
+        let (hooks, bundle) = (plan.hooks.poststop.clone(), plan.bundle.clone());
+        let state_at_hooks = state_at_hooks.clone();
+        move || {
+            if let Some(state) = state_at_hooks.get() {
+                hooks::poststop(&hooks, state, &bundle);
+            }
+        }
+    });
     let folder = store.claim(&plan.id)?;
     undo.push({
         let folder = folder.clone();
@@ -126,7 +139,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     drop((child_channel, inherited));
     undo.push(move || kill_and_reap(pid));
     leave_for_children(plan)?;
-    let master = serve(plan, &mut container, pid, &mut channel)?;
+    let master = serve(plan, &mut container, pid, &mut channel, &state_at_hooks)?;
     if let Some(socket) = pidfd_socket {
         send_pidfd(&socket, &pidfd)?;
     }
@@ -136,12 +149,14 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     Ok(Created { container, pid, pidfd, master, undo })
 }
 
-/// Answers the child until it is ready, and gives its terminal's master if it sent one.
+/// Answers the child until it is ready, and gives its terminal's master if it sent one. `state_at_hooks` gets what
+/// poststop hooks are to be told, from the moment on at which other hooks may have run.
 fn serve(
     plan: &Plan,
     container: &mut Container,
     pid: Pid,
     channel: &mut Channel,
+    state_at_hooks: &OnceCell<Vec<u8>>,
 ) -> Result<Option<OwnedFd>, Error> {
     let mut master = None;
     loop {
@@ -158,6 +173,7 @@ fn serve(
             }
             Some(Message::NamespacesReady) => {
                 container.save()?;
+                let _ = state_at_hooks.set(container.hook_state(Status::Stopped));
                 let state = container.hook_state(Status::Creating);
                 hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)?;
                 hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle)?;

@@ -11,6 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::oci::report;
 use crate::oci::report::Error;
 use crate::oci::spec::Hooks;
 use crate::oci::spec::hooks::Hook;
@@ -59,6 +60,17 @@ pub fn run(kind: &str, hooks: &[Hook], state: &[u8], cwd: &Path) -> Result<(), E
         })?;
     }
     Ok(())
+}
+
+/// Runs the hooks that follow a container's end: each, and a failure is only logged, as the specification says. The
+/// bundle may be gone by then.
+pub fn poststop(hooks: &[Hook], state: &[u8], bundle: &Path) {
+    let cwd = if bundle.is_dir() { bundle } else { Path::new("/") };
+    for (index, hook) in hooks.iter().enumerate() {
+        if let Err(cause) = run_one(hook, state, cwd) {
+            report::warn(&format!("error running poststop hook #{index}: {}: {cause}", hook.path));
+        }
+    }
 }
 
 fn run_one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
