@@ -23,11 +23,13 @@ pid() {
     runc state "$1" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'
 }
 
-# network_bundle NAME NETWORK SCRIPT: the same from `runc spec --network NETWORK`, with ping allowed.
+# network_bundle NAME NETWORK SCRIPT [FLAG...]: the same from `runc spec --network NETWORK FLAG...`, with ping allowed.
 network_bundle() {
-    rm -rf "/tmp/$1" && mkdir "/tmp/$1" && cd "/tmp/$1" && runc spec --network "$2" || return
+    name=$1 network=$2 script=$3
+    shift 3
+    rm -rf "/tmp/$name" && mkdir "/tmp/$name" && cd "/tmp/$name" && runc spec --network "$network" "$@" || return
     sed -i -e 's|"rootfs"|"/containers/mycontainer/rootfs"|' -e 's|"terminal": true|"terminal": false|' \
-        -e 's|"CAP_KILL"|"CAP_KILL", "CAP_NET_RAW"|' -e 's|^\(.*\)"sh"$|\1"/bin/sh", "-c", "'"$3"'"|' config.json
+        -e 's|"CAP_KILL"|"CAP_KILL", "CAP_NET_RAW"|' -e 's|^\(.*\)"sh"$|\1"/bin/sh", "-c", "'"$script"'"|' config.json
 }
 
 # address NAME: the container's address on eth0.
