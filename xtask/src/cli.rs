@@ -143,9 +143,47 @@ pub enum Verb {
 #[derive(Debug, Args, Default, Clone)]
 pub struct ImageArgs {
     /// Put the OCI bundle DIR (config.json and root file system) into the image as /containers/NAME; repeatable
-    #[arg(long = "bundle", value_name = "NAME=DIR")]
-    pub bundles: Vec<String>,
+    #[arg(long = "bundle", value_name = "NAME=DIR", value_parser = bundle)]
+    pub bundles: Vec<BundleArg>,
 }
+
+/// `NAME=DIR`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleArg {
+    /// A file name of the image.
+    pub name: String,
+    /// A folder of this machine.
+    pub dir: PathBuf,
+}
+
+fn bundle(text: &str) -> Result<BundleArg, String> {
+    let (name, dir) = text.split_once('=').ok_or("expected NAME=DIR")?;
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(valid) {
+        return Err(format!(
+            "{name:?} is not a name: letters, digits, `_`, `.`, `-`, not starting with a dot"
+        ));
+    }
+    if dir.is_empty() {
+        return Err("there is no folder behind the `=`".to_owned());
+    }
+    Ok(BundleArg { name: name.to_owned(), dir: PathBuf::from(dir) })
+}
+
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let parsed =
+        text.split_once(':').and_then(|(host, guest)| Some((host.parse().ok()?, guest.parse().ok()?)));
+    match parsed {
+        Some((host @ 1.., guest @ 1..)) => Ok((host, guest)),
+        _ => Err("expected HOST:GUEST, two TCP ports from 1 to 65535".to_owned()),
+    }
+}
+
+/// With less, the kernel does not even unpack the initramfs.
+const MEMORY_MIB_MIN: i64 = 40;
+
+/// What QEMU's machine takes without further ado.
+const CPUS_MAX: i64 = 255;
 
 /// Options of `qemu`.
 #[derive(Debug, Args)]
@@ -160,14 +198,14 @@ pub struct QemuArgs {
     #[arg(long, conflicts_with = "direct")]
     pub uefi: bool,
     /// Memory of the guest in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(MEMORY_MIB_MIN..))]
     pub memory: u32,
     /// Processors of the guest
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=CPUS_MAX))]
     pub cpus: u32,
     /// Forward the TCP port HOST of 127.0.0.1 to the guest's port GUEST; repeatable
-    #[arg(long, value_name = "HOST:GUEST")]
-    pub publish: Vec<String>,
+    #[arg(long, value_name = "HOST:GUEST", value_parser = ports)]
+    pub publish: Vec<(u16, u16)>,
     /// Attach a raw or qcow2 disk image (virtio-blk); repeatable
     #[arg(long, value_name = "FILE")]
     pub disk: Vec<PathBuf>,
@@ -210,4 +248,28 @@ pub enum Configured {
     Kernel,
     /// BusyBox.
     Busybox,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_two_numbers() {
+        assert_eq!(ports("8080:80").unwrap(), (8080, 80));
+        for wrong in ["80", "80:", "0:80", "80:70000", "a:b", "1:2:3"] {
+            assert!(ports(wrong).unwrap_err().contains("HOST:GUEST"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_is_a_plain_name_and_a_folder() {
+        let expected = BundleArg { name: "web-1".to_owned(), dir: PathBuf::from("a=b") };
+        assert_eq!(bundle("web-1=a=b").unwrap(), expected);
+        for (wrong, word) in
+            [("web", "NAME=DIR"), ("../x=d", "not a name"), ("=d", "not a name"), ("web=", "no folder")]
+        {
+            assert!(bundle(wrong).unwrap_err().contains(word), "{wrong}");
+        }
+    }
 }

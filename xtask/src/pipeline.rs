@@ -9,10 +9,9 @@
 use anyhow::Result;
 
 use crate::artifact::{BusyBox, Initramfs, Ip, Iso, Kernel, RuntimeProgram, Tini};
-use crate::cli::ImageArgs;
 use crate::context::Build;
 use crate::stage;
-use crate::stage::rootfs::Parts;
+use crate::stage::rootfs::{Contents, Parts};
 
 /// A whole image with the parts it was made of.
 #[derive(Debug)]
@@ -53,16 +52,16 @@ pub fn runtime(build: &Build) -> Result<RuntimeProgram> {
 }
 
 /// The initramfs with all its parts.
-pub fn initramfs(build: &Build, args: &ImageArgs) -> Result<Initramfs> {
+pub fn initramfs(build: &Build, contents: &Contents) -> Result<Initramfs> {
     let parts = parts(build)?;
-    initramfs_of(build, &parts, args)
+    initramfs_of(build, &parts, contents)
 }
 
 /// Everything.
-pub fn image(build: &Build, args: &ImageArgs) -> Result<Image> {
+pub fn image(build: &Build, contents: &Contents) -> Result<Image> {
     let kernel = kernel(build)?;
     let parts = parts(build)?;
-    let initramfs = initramfs_of(build, &parts, args)?;
+    let initramfs = initramfs_of(build, &parts, contents)?;
     let iso = stage::iso::run(build, &kernel, &initramfs)?;
     Ok(Image { kernel, parts, initramfs, iso })
 }
@@ -71,7 +70,7 @@ fn parts(build: &Build) -> Result<Parts> {
     Ok(Parts { busybox: busybox(build)?, tini: tini(build)?, ip: iproute2(build)?, runtime: runtime(build)? })
 }
 
-fn initramfs_of(build: &Build, parts: &Parts, args: &ImageArgs) -> Result<Initramfs> {
-    let rootfs = stage::rootfs::run(build, parts, &args.bundles)?;
+fn initramfs_of(build: &Build, parts: &Parts, contents: &Contents) -> Result<Initramfs> {
+    let rootfs = stage::rootfs::run(build, parts, contents)?;
     stage::initramfs::run(build, &rootfs)
 }

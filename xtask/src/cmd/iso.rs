@@ -3,13 +3,13 @@
 
 use anyhow::Result;
 
-use crate::cli::ImageArgs;
 use crate::context::Build;
 use crate::pipeline::{self, Image};
+use crate::stage::rootfs::Contents;
 
 /// Builds the image and fills dist/.
-pub fn run(build: &Build, args: &ImageArgs) -> Result<()> {
-    let image = make(build, args)?;
+pub fn run(build: &Build, contents: &Contents) -> Result<()> {
+    let image = make(build, contents)?;
     let bytes = image.iso.0.size;
     build.ui.say(
         "iso",
@@ -19,8 +19,8 @@ pub fn run(build: &Build, args: &ImageArgs) -> Result<()> {
 }
 
 /// Builds the image and fills dist/, for commands that go on with it.
-pub fn make(build: &Build, args: &ImageArgs) -> Result<Image> {
-    let image = pipeline::image(build, args)?;
+pub fn make(build: &Build, contents: &Contents) -> Result<Image> {
+    let image = pipeline::image(build, contents)?;
     super::dist::fill(build, &image)?;
     Ok(image)
 }

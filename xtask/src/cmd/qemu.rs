@@ -1,4 +1,4 @@
-//! `qemu`: builds what is missing and boots it. In: `QemuArgs`. Out: the console on this terminal, or one command's
+//! `qemu`: builds what is missing and boots it. In: `Plan`. Out: the console on this terminal, or one command's
 //! output and exit status. Must never: mix its own words into a command's output: those go to stderr.
 
 use std::io::{IsTerminal, Write};
@@ -9,32 +9,42 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::QemuArgs;
 use crate::context::Build;
+use crate::layout::Layout;
 use crate::pipeline::Image;
+use crate::stage::rootfs::Contents;
 use crate::vm::{Boot, Disk, DiskBus, Files, Network, Profile, Vm, probe};
 
 /// A command may work for long; a machine that says nothing for this long is given up.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
+/// What to boot and what to do there, checked.
+#[derive(Debug)]
+pub struct Plan {
+    contents: Contents,
+    profile: Profile,
+    command: Vec<String>,
+}
+
 /// Boots the image.
-pub fn run(build: &Build, args: &QemuArgs) -> Result<ExitCode> {
-    let profile = resolve(args)?;
-    let image = super::iso::make(build, &args.image)?;
+pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
+    let profile = &plan.profile;
+    let image = super::iso::make(build, &plan.contents)?;
     let files = files(&image);
     let acceleration = probe(build)?;
     let log = build.layout.notes().join("log/serial.log");
-    if !args.command.is_empty() {
-        let mut vm = Vm::boot(build, &profile, &files, acceleration, &log)?;
+    if !plan.command.is_empty() {
+        let mut vm = Vm::boot(build, profile, &files, acceleration, &log)?;
         vm.wait_ready()?;
         let mut stdout = std::io::stdout();
-        let output = vm.command_streaming(&args.command.join(" "), COMMAND_DEADLINE, &mut |bytes| {
+        let output = vm.command_streaming(&plan.command.join(" "), COMMAND_DEADLINE, &mut |bytes| {
             stdout.write_all(bytes).and_then(|()| stdout.flush()).context("stdout: cannot write")
         })?;
         return Ok(ExitCode::from(u8::try_from(output.status).unwrap_or(1)));
     }
     if std::io::stdin().is_terminal() {
-        return interactive(build, &profile, &files, acceleration);
+        return interactive(build, profile, &files, acceleration);
     }
-    let mut vm = Vm::boot(build, &profile, &files, acceleration, &log)?;
+    let mut vm = Vm::boot(build, profile, &files, acceleration, &log)?;
     let status = vm.run_script(std::io::stdin())?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -69,52 +79,41 @@ pub fn files(image: &Image) -> Files {
     }
 }
 
-fn resolve(args: &QemuArgs) -> Result<Profile> {
-    let direct = args.direct || args.append.is_some();
-    let boot = match (direct, args.uefi) {
-        (true, _) => Boot::Direct,
-        (false, true) => Boot::UefiCd,
-        (false, false) => Boot::BiosCd,
-    };
-    let publish = args.publish.iter().map(|text| ports(text)).collect::<Result<_>>()?;
-    for disk in &args.disk {
-        if !disk.exists() {
-            bail!("--disk {}: no such file", disk.display());
+impl Plan {
+    /// Checks what the user said; what is wrong with it is found before anything is built.
+    pub fn resolve(layout: &Layout, args: QemuArgs) -> Result<Self> {
+        let contents = Contents::resolve(layout, &args.image)?;
+        let direct = args.direct || args.append.is_some();
+        let boot = match (direct, args.uefi) {
+            (true, _) => Boot::Direct,
+            (false, true) => Boot::UefiCd,
+            (false, false) => Boot::BiosCd,
+        };
+        let mut taken = std::collections::BTreeSet::new();
+        if let Some((host, guest)) = args.publish.iter().find(|(host, _)| !taken.insert(*host)) {
+            bail!("--publish {host}:{guest}: port {host} of this machine is published already");
         }
-    }
-    if let Some(share) = args.share.as_ref().filter(|share| !share.is_dir()) {
-        bail!("--share {}: not a folder", share.display());
-    }
-    let disks = args.disk.iter().map(|file| Disk { file: file.clone(), bus: DiskBus::Virtio }).collect();
-    Ok(Profile {
-        boot,
-        memory: args.memory,
-        cpus: args.cpus,
-        network: Some(Network { model: "virtio-net-pci".to_owned(), publish }),
-        disks,
-        share: args.share.clone(),
-        append: args.append.clone().unwrap_or_default(),
-    })
-}
-
-fn ports(text: &str) -> Result<(u16, u16)> {
-    let parsed =
-        text.split_once(':').and_then(|(host, guest)| Some((host.parse().ok()?, guest.parse().ok()?)));
-    match parsed {
-        Some((host @ 1.., guest @ 1..)) => Ok((host, guest)),
-        _ => bail!("--publish {text}: expected HOST:GUEST, two TCP ports from 1 to 65535"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_two_numbers() {
-        assert_eq!(ports("8080:80").unwrap(), (8080, 80));
-        for wrong in ["80", "80:", "0:80", "80:70000", "a:b", "1:2:3"] {
-            assert!(ports(wrong).unwrap_err().to_string().contains("--publish"), "{wrong}");
+        for disk in &args.disk {
+            // A folder can be opened too, but not be a disk.
+            std::fs::File::open(disk)
+                .with_context(|| format!("--disk {}: cannot open the disk image", disk.display()))?;
+            if disk.is_dir() {
+                bail!("--disk {}: is a folder, not a disk image; share it with --share", disk.display());
+            }
         }
+        if let Some(share) = args.share.as_ref().filter(|share| !share.is_dir()) {
+            bail!("--share {}: is not a folder that exists", share.display());
+        }
+        let disks = args.disk.into_iter().map(|file| Disk { file, bus: DiskBus::Virtio }).collect();
+        let profile = Profile {
+            boot,
+            memory: args.memory,
+            cpus: args.cpus,
+            network: Some(Network { model: "virtio-net-pci".to_owned(), publish: args.publish }),
+            disks,
+            share: args.share,
+            append: args.append.unwrap_or_default(),
+        };
+        Ok(Self { contents, profile, command: args.command })
     }
 }

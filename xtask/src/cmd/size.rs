@@ -9,8 +9,8 @@ use flate2::write::GzEncoder;
 use serde::Deserialize;
 
 use crate::artifact::Artifact;
-use crate::cli::ImageArgs;
 use crate::context::Build;
+use crate::stage::rootfs::Contents;
 
 #[derive(Debug, Deserialize)]
 struct Content {
@@ -19,8 +19,8 @@ struct Content {
 }
 
 /// Prints the tables.
-pub fn run(build: &Build, args: &ImageArgs) -> Result<()> {
-    let image = super::iso::make(build, args)?;
+pub fn run(build: &Build, contents: &Contents) -> Result<()> {
+    let image = super::iso::make(build, contents)?;
     let (iso, kernel, archive) = (&image.iso.0, &image.kernel.image, &image.initramfs.archive);
     let rest = iso.size.saturating_sub(kernel.size + archive.size);
     let mut out = String::from("   bytes    share  part of coracle.iso\n");

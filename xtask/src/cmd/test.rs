@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::boot_test::{self, Finding, Report};
-use crate::cli::{ImageArgs, TestArgs};
+use crate::cli::TestArgs;
 use crate::context::Build;
+use crate::stage::rootfs::Contents;
 
 /// A step on this machine: its name, its budget in minutes on two cold cores (docs/testing.md), what it does.
 type HostStep = (&'static str, u32, fn(&Build) -> Result<()>);
@@ -46,7 +47,7 @@ pub fn run(build: &Build, args: &TestArgs) -> Result<ExitCode> {
     }
     let mut files = None;
     host_step(build, &mut report, "image", 20, || {
-        files = Some(super::qemu::files(&super::iso::make(build, &ImageArgs::default())?));
+        files = Some(super::qemu::files(&super::iso::make(build, &Contents::default())?));
         Ok(())
     });
     if let Some(files) = files {

@@ -1,5 +1,5 @@
-//! Overlay + built parts + bundles -> the image's file tree, in memory. In: rootfs-overlay/, artefacts, `NAME=DIR` of
-//! OCI bundles. Out: `Rootfs`, every entry with its final mode, owner and content.
+//! Overlay + built parts + bundles -> the image's file tree, in memory. In: rootfs-overlay/, artefacts, the
+//! user's OCI bundles. Out: `Rootfs`, every entry with its final mode, owner and content.
 //! Must never: take an owner, a mode bit beyond "executable" or a time from the checkout: git keeps none of them.
 //! A bundle is the user's own tree: there, owners, modes, extended attributes and hard links are kept.
 
@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::artifact::{BusyBox, Ip, RuntimeProgram, Tini};
+use crate::cli::ImageArgs;
 use crate::context::Build;
+use crate::layout::Layout;
 
 /// The parts that go into the image besides the overlay.
 #[derive(Debug)]
@@ -25,6 +27,26 @@ pub struct Parts {
     pub ip: Ip,
     /// Our program.
     pub runtime: RuntimeProgram,
+}
+
+/// What goes into the image besides the system: the user's bundles, read and checked before anything is built.
+#[derive(Debug, Default)]
+pub struct Contents {
+    bundles: Rootfs,
+}
+
+impl Contents {
+    /// Reads the bundles that the user named.
+    pub fn resolve(layout: &Layout, args: &ImageArgs) -> Result<Self> {
+        let mut bundles = Rootfs::default();
+        let own = layout.rootfs_overlay().join("containers");
+        for argument in &args.bundles {
+            let taken = own.join(&argument.name).exists();
+            bundle::add(&mut bundles, argument, taken)
+                .with_context(|| format!("--bundle {}={}", argument.name, argument.dir.display()))?;
+        }
+        Ok(Self { bundles })
+    }
 }
 
 /// The image's file tree: absolute path (without the leading slash) -> entry. Sorted, so that its order is fixed.
@@ -121,7 +143,7 @@ const FACES: [&str; 2] = ["usr/bin/runc", "usr/bin/cni"];
 const PLUGINS: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "portmap"];
 
 /// Overlay + parts + bundles -> the tree.
-pub fn run(build: &Build, parts: &Parts, bundles: &[String]) -> Result<Rootfs> {
+pub fn run(build: &Build, parts: &Parts, contents: &Contents) -> Result<Rootfs> {
     let mut rootfs = Rootfs::default();
     for (path, mode) in FOLDERS {
         rootfs.folder(path, mode);
@@ -160,8 +182,12 @@ pub fn run(build: &Build, parts: &Parts, bundles: &[String]) -> Result<Rootfs> {
     {
         rootfs.add(&name, Entry::root(Node::Hardlink("usr/bin/coracle".to_owned()), 0o755))?;
     }
-    for bundle in bundles {
-        bundle::add(&mut rootfs, bundle)?;
+    for (path, entry) in contents.bundles.entries() {
+        // The folders above a bundle are the system's.
+        let system = rootfs.entries.get(path).is_some_and(|there| there.node == Node::Folder);
+        if !(system && entry.node == Node::Folder) {
+            rootfs.add(path, entry.clone())?;
+        }
     }
     Ok(rootfs)
 }

@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::artifact::sha256_file;
-use crate::cli::ImageArgs;
 use crate::context::Build;
+use crate::stage::rootfs::Contents;
 use crate::stamp::remove_tree;
 
 /// What must be the same to the bit.
@@ -17,7 +17,7 @@ const FILES: [&str; 4] = ["coracle.iso", "initramfs.cpio.gz", "coracle", "manife
 
 /// Builds the image a second time and compares.
 pub fn run(build: &Build) -> Result<()> {
-    let image = crate::cmd::iso::make(build, &ImageArgs::default())?;
+    let image = crate::cmd::iso::make(build, &Contents::default())?;
     let room = build.layout.target().join("two-clones");
     remove_tree(&room)?;
     let clone = room.join("a/folder/of another name");

@@ -5,44 +5,36 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Component::{CurDir, Normal};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::{Entry, Node, Rootfs};
+use crate::cli::BundleArg;
 
 /// Extended attributes that /etc/rc applies: one line each, `PATH<tab>NAME<tab>0xHEX`.
 pub const XATTR_LIST: &str = "etc/coracle/xattrs";
 
-/// Adds the bundle that `argument` names.
-pub fn add(rootfs: &mut Rootfs, argument: &str) -> Result<()> {
-    let (name, dir) =
-        argument.split_once('=').with_context(|| format!("--bundle {argument}: expected NAME=DIR"))?;
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    if name.is_empty() || name.starts_with('.') || !name.bytes().all(valid) {
-        bail!(
-            "--bundle {argument}: {name:?} is not a name: letters, digits, `_`, `.`, `-`, not starting with a dot"
-        );
+/// Adds the bundle that `argument` names; `taken` tells that the image has one of that name already. Errors name the
+/// subject below the argument; the argument itself is the caller's to name.
+pub fn add(rootfs: &mut Rootfs, argument: &BundleArg, taken: bool) -> Result<()> {
+    let home = format!("containers/{}", argument.name);
+    if taken || rootfs.entries.contains_key(&home) {
+        bail!("the image has a /{home} already; choose another name");
     }
-    let dir = Path::new(dir);
+    let dir = argument.dir.as_path();
     let config = dir.join("config.json");
     let text = std::fs::read(&config).with_context(|| {
-        format!(
-            "--bundle {argument}: {}: cannot read; a bundle is a folder with config.json",
-            config.display()
-        )
+        format!("{}: cannot read; a bundle is a folder with config.json", config.display())
     })?;
-    let json: serde_json::Value = serde_json::from_slice(&text)
-        .with_context(|| format!("--bundle {argument}: {}: not JSON", config.display()))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&text).with_context(|| format!("{}: is not JSON", config.display()))?;
     let root = json.pointer("/root/path").and_then(|path| path.as_str());
-    let root =
-        root.with_context(|| format!("--bundle {argument}: {}: root.path: is missing", config.display()))?;
-    if !dir.join(root).is_dir() {
-        bail!("--bundle {argument}: {}: root.path: {root:?} is no folder in the bundle", config.display());
-    }
-    let home = format!("containers/{name}");
-    if rootfs.entries.contains_key(&home) {
-        bail!("--bundle {argument}: the image has a /{home} already; choose another name");
+    let root = root.with_context(|| format!("{}: root.path: is missing or no string", config.display()))?;
+    let inside = Path::new(root).components().all(|part| matches!(part, Normal(_) | CurDir));
+    if !inside || !dir.join(root).is_dir() {
+        bail!("{}: root.path: {root:?} is no folder in the bundle", config.display());
     }
     let mut links = BTreeMap::new();
     let mut attributes = String::new();
@@ -113,6 +105,8 @@ fn add_node(
     } else if let Some(first) = links.get(&(facts.dev(), facts.ino())) {
         Node::Hardlink(first.clone())
     } else if kind.is_file() {
+        // A file that can't be read would be found out only after everything was built.
+        std::fs::File::open(path).with_context(|| format!("{}: cannot read", path.display()))?;
         if facts.nlink() > 1 {
             links.insert((facts.dev(), facts.ino()), inside.to_owned());
         }
@@ -184,11 +178,15 @@ mod tests {
         dir
     }
 
+    fn web(dir: &Path) -> BundleArg {
+        BundleArg { name: "web".to_owned(), dir: dir.to_owned() }
+    }
+
     #[test]
     fn modes_owners_and_links_are_kept() {
         let dir = bundle();
         let mut rootfs = Rootfs::default();
-        add(&mut rootfs, &format!("web={}", dir.path().display())).unwrap();
+        add(&mut rootfs, &web(dir.path()), false).unwrap();
         let first = &rootfs.entries["containers/web/rootfs/bin/a"];
         assert_eq!((first.mode, first.uid), (0o4711, rustix::process::getuid().as_raw()));
         assert_eq!(
@@ -207,7 +205,7 @@ mod tests {
             return;
         }
         let mut rootfs = Rootfs::default();
-        add(&mut rootfs, &format!("web={}", dir.path().display())).unwrap();
+        add(&mut rootfs, &web(dir.path()), false).unwrap();
         let Node::Bytes(bytes) = &rootfs.entries[XATTR_LIST].node else { panic!("no list") };
         assert_eq!(bytes, b"/containers/web/rootfs/bin/a\tuser.colour\t0x626c7565\n");
     }
@@ -216,12 +214,28 @@ mod tests {
     fn what_is_no_bundle_is_refused_with_its_reason() {
         let dir = bundle();
         let dir = dir.path();
+        let config = dir.join("config.json");
+        let error = |dir: &Path| format!("{:#}", add(&mut Rootfs::default(), &web(dir), false).unwrap_err());
+        assert!(error(&dir.join("rootfs")).contains("config.json: cannot read"));
+        for (text, word) in [
+            ("{", "is not JSON"),
+            ("{}", "root.path: is missing"),
+            (r#"{"root":{"path":7}}"#, "root.path: is missing or no string"),
+            (r#"{"root":{"path":"missing"}}"#, "no folder in the bundle"),
+            (r#"{"root":{"path":".."}}"#, "no folder in the bundle"),
+            (r#"{"root":{"path":"/"}}"#, "no folder in the bundle"),
+        ] {
+            std::fs::write(&config, text).unwrap();
+            assert!(error(dir).contains(word), "{text}: {}", error(dir));
+        }
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let dir = bundle();
         let mut rootfs = Rootfs::default();
-        let mut error = |argument: String| format!("{:#}", add(&mut rootfs, &argument).unwrap_err());
-        assert!(error("web".into()).contains("NAME=DIR"));
-        assert!(error(format!("../x={}", dir.display())).contains("not a name"));
-        assert!(error(format!("web={}/rootfs", dir.display())).contains("config.json"));
-        std::fs::write(dir.join("config.json"), "{}").unwrap();
-        assert!(error(format!("web={}", dir.display())).contains("root.path"));
+        assert!(add(&mut rootfs, &web(dir.path()), true).unwrap_err().to_string().contains("already"));
+        add(&mut rootfs, &web(dir.path()), false).unwrap();
+        assert!(add(&mut rootfs, &web(dir.path()), false).unwrap_err().to_string().contains("already"));
     }
 }

@@ -1,0 +1,132 @@
+//! What the user said and what the machine is -> what the program works with. In: `Cli`, the environment. Out: `Build`
+//! and `Job`, with every default filled in and every error found. Must never: build, install or download anything.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cli::{CleanArgs, Configured, Global, TestArgs, Verb};
+use crate::cmd::qemu;
+use crate::context::{Build, FetchOptions, Mirror};
+use crate::host::{self, Host, Need};
+use crate::layout::Layout;
+use crate::sources::Sources;
+use crate::stage::rootfs::Contents;
+use crate::ui::Ui;
+
+/// A command with all that it was told, checked: what is wrong with it is said before anything is built.
+#[derive(Debug)]
+pub enum Job {
+    /// `doctor`
+    Doctor,
+    /// `fetch`
+    Fetch,
+    /// `kernel`
+    Kernel,
+    /// `busybox`
+    Busybox,
+    /// `tini`
+    Tini,
+    /// `iproute2`
+    Iproute2,
+    /// `runtime`
+    Runtime,
+    /// `initramfs`
+    Initramfs(Contents),
+    /// `iso`
+    Iso(Contents),
+    /// `qemu`
+    Qemu(qemu::Plan),
+    /// `test`
+    Test(TestArgs),
+    /// `menuconfig`
+    Menuconfig(Configured),
+    /// `size`
+    Size(Contents),
+    /// `clean`
+    Clean(CleanArgs),
+}
+
+impl Job {
+    /// Checks what the user said against the checkout and the machine's files.
+    pub fn resolve(layout: &Layout, verb: Verb) -> Result<Self> {
+        Ok(match verb {
+            Verb::Doctor => Self::Doctor,
+            Verb::Fetch => Self::Fetch,
+            Verb::Kernel => Self::Kernel,
+            Verb::Busybox => Self::Busybox,
+            Verb::Tini => Self::Tini,
+            Verb::Iproute2 => Self::Iproute2,
+            Verb::Runtime => Self::Runtime,
+            Verb::Initramfs(args) => Self::Initramfs(Contents::resolve(layout, &args)?),
+            Verb::Iso(args) => Self::Iso(Contents::resolve(layout, &args)?),
+            Verb::Qemu(args) => Self::Qemu(qemu::Plan::resolve(layout, args)?),
+            Verb::Test(args) => Self::Test(args),
+            Verb::Menuconfig { which } => Self::Menuconfig(which),
+            Verb::Size(args) => Self::Size(Contents::resolve(layout, &args)?),
+            Verb::Clean(args) => Self::Clean(args),
+        })
+    }
+
+    /// What it needs the machine for.
+    pub fn needs(&self) -> &'static [Need] {
+        use Need::{Iso, Kernel, Runtime, Test, Userland, Vm};
+        match self {
+            Self::Doctor => &host::ALL_NEEDS,
+            Self::Fetch | Self::Clean(_) => &[],
+            Self::Kernel => &[Kernel],
+            Self::Busybox | Self::Tini | Self::Iproute2 => &[Userland],
+            Self::Runtime => &[Runtime],
+            Self::Initramfs(_) => &[Userland, Runtime],
+            Self::Menuconfig(_) => &[Kernel, Userland],
+            Self::Iso(_) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
+            Self::Qemu(_) => &[Kernel, Userland, Runtime, Iso, Vm],
+            Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Test],
+        }
+    }
+}
+
+/// Global options and probed facts -> `Build`.
+pub fn build(global: &Global) -> Result<Build> {
+    let cache = match &global.cache_dir {
+        Some(dir) => std::path::absolute(dir)
+            .with_context(|| format!("--cache-dir {}: is not a path", dir.display()))?,
+        None => default_cache()?,
+    };
+    let mirror = match &global.mirror {
+        None => None,
+        Some(place) if place.starts_with("http://") || place.starts_with("https://") => {
+            Some(Mirror::Url(place.clone()))
+        }
+        Some(place) if std::path::Path::new(place).is_dir() => Some(Mirror::Folder(PathBuf::from(place))),
+        Some(place) => bail!("--mirror {place}: neither a folder that exists nor an http(s) address"),
+    };
+    let host = Host::probe();
+    let layout = Layout::new(checkout()?, cache);
+    Ok(Build {
+        sources: Sources::load(&layout.sources_toml())?,
+        layout,
+        jobs: global.jobs.unwrap_or(host.cores),
+        host,
+        fetch: FetchOptions { offline: global.offline, mirror },
+        ui: Ui::new(global.verbose),
+    })
+}
+
+/// The checkout around the current folder, told by its xtask/sources.toml; elsewhere (`cargo --manifest-path`) the one
+/// that this program was compiled in.
+fn checkout() -> Result<PathBuf> {
+    let here =
+        std::env::current_dir().context("the current folder can't be told; change to one that exists")?;
+    let around = here.ancestors().find(|dir| dir.join("xtask/sources.toml").is_file());
+    let compiled_in = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    around.or(compiled_in).map(PathBuf::from).context("xtask lies in no checkout")
+}
+
+fn default_cache() -> Result<PathBuf> {
+    let home = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let home = home.or_else(|| std::env::var_os("HOME").map(|dir| PathBuf::from(dir).join(".cache")));
+    Ok(home
+        .context("neither XDG_CACHE_HOME nor HOME is set; say where with --cache-dir DIR")?
+        .join("coracle"))
+}
