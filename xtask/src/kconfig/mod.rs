@@ -41,11 +41,13 @@ impl Fragments {
             .with_context(|| format!("{}: cannot list", dir.display()))?;
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "config"));
         paths.sort();
+        let folder = dir.file_name().unwrap_or_default().to_string_lossy();
         let mut texts = Vec::new();
         for path in &paths {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("{}: cannot read", path.display()))?;
-            texts.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text));
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            texts.push((format!("{folder}/{name}"), text));
         }
         if texts.is_empty() {
             bail!("{}: holds no fragment (*.config)", dir.display());
@@ -120,7 +122,8 @@ impl Fragments {
         if unmet.is_empty() {
             return Ok(());
         }
-        bail!("{} configuration symbols can't be had as asked:\n{}", unmet.len(), unmet.join("\n"));
+        let (count, noun) = (unmet.len(), if unmet.len() == 1 { "symbol" } else { "symbols" });
+        bail!("{count} configuration {noun} can't be had as asked:\n{}", unmet.join("\n"));
     }
 }
 
