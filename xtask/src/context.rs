@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::host::Host;
 use crate::layout::Layout;
@@ -33,6 +34,29 @@ pub struct FetchOptions {
     pub offline: bool,
     /// Tried before the recorded origins.
     pub mirror: Option<Mirror>,
+    /// How long an origin is waited for.
+    pub patience: Patience,
+}
+
+/// How long an origin is waited for before the next one is tried: a machine with no way out moves on within seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For its name to be resolved, and again for a connection.
+    pub connect: Duration,
+    /// For the beginning of an answer.
+    pub answer: Duration,
+    /// For more bytes, once they have begun to come.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            answer: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+        }
+    }
 }
 
 /// A place that holds the tarballs under their file names.

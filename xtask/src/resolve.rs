@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::{CleanArgs, Configured, Global, TestArgs, Verb};
 use crate::cmd::qemu;
-use crate::context::{Build, FetchOptions, Mirror};
+use crate::context::{Build, FetchOptions, Mirror, Patience};
 use crate::host::{self, Host, Need};
 use crate::layout::Layout;
 use crate::sources::Sources;
@@ -108,7 +108,7 @@ pub fn build(global: &Global) -> Result<Build> {
         layout,
         jobs: global.jobs.unwrap_or(host.cores),
         host,
-        fetch: FetchOptions { offline: global.offline, mirror },
+        fetch: FetchOptions { offline: global.offline, mirror, patience: Patience::default() },
         ui: Ui::new(global.verbose),
     })
 }

@@ -152,7 +152,7 @@ pub fn produce<const N: usize>(
         note_inputs(&last, &inputs)?;
         return Ok(artifacts);
     }
-    let _lock = lock(build, stage, &key)?;
+    let _lock = lock(build, stage, &format!("{stage}-{key}"))?;
     if let Some(artifacts) = load(build, stage, &home, &key, outputs)? {
         build.ui.detail(stage, "skipped: another run has just made it");
         note_inputs(&last, &inputs)?;
@@ -251,14 +251,14 @@ fn note_inputs(last: &Path, inputs: &Inputs) -> Result<()> {
     write_whole(last, &serde_json::to_vec_pretty(&inputs.values)?)
 }
 
-/// Locks `key` of `stage` until the returned file is dropped; says so when it has to wait.
-fn lock(build: &Build, stage: &str, key: &str) -> Result<File> {
+/// Takes the lock called `name` until the returned file is dropped; says so, on behalf of `subject`, when it has to wait.
+pub fn lock(build: &Build, subject: &str, name: &str) -> Result<File> {
     let dir = build.layout.locks();
     fs::create_dir_all(&dir).with_context(|| format!("{}: cannot create", dir.display()))?;
-    let path = dir.join(format!("{stage}-{key}"));
+    let path = dir.join(name);
     let file = File::create(&path).with_context(|| format!("{}: cannot create", path.display()))?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        build.ui.say(stage, "waiting: another run is building it");
+        build.ui.say(subject, "waiting: another run is at it");
         rustix::fs::flock(&file, FlockOperation::LockExclusive)
             .with_context(|| format!("{}: cannot lock", path.display()))?;
     }
@@ -278,14 +278,26 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     let parent = to.parent().with_context(|| format!("{}: has no parent folder", to.display()))?;
     fs::create_dir_all(parent).with_context(|| format!("{}: cannot create", parent.display()))?;
+    // What can't be read is told from what can't be written.
+    File::open(from).with_context(|| format!("{}: cannot read", from.display()))?;
     let temporary = temporary_beside(to)?;
     let copied = fs::copy(from, &temporary).and_then(|_| fs::rename(&temporary, to));
     settle(copied, &temporary, to)
 }
 
+/// A name beside `path` that is this process's own. What interrupted runs left under such names is removed.
 fn temporary_beside(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else { bail!("{}: is not a file name", path.display()) };
-    Ok(path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id())))
+    let prefix = format!(".{}.", name.to_string_lossy());
+    for entry in path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
+        let process =
+            entry.file_name().to_str().and_then(|name| name.strip_prefix(&prefix)?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            // Another run may have removed it just now; one that stays does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(path.with_file_name(format!("{prefix}{}", std::process::id())))
 }
 
 fn settle(result: std::io::Result<()>, temporary: &Path, path: &Path) -> Result<()> {
@@ -293,7 +305,22 @@ fn settle(result: std::io::Result<()>, temporary: &Path, path: &Path) -> Result<
         // The error below is the one that matters.
         let _ = fs::remove_file(temporary);
     }
-    result.with_context(|| format!("{}: cannot write; what was there before is untouched", path.display()))
+    result.map_err(|error| {
+        let mend = way_out(&error);
+        anyhow::Error::new(error).context(format!(
+            "{}: cannot write; what was there before is untouched; {mend} and run again",
+            path.display()
+        ))
+    })
+}
+
+/// What to do about a file that can't be written.
+pub fn way_out(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match error.kind() {
+        FileTooLarge | QuotaExceeded | StorageFull => "make room there",
+        _ => "mend this",
+    }
 }
 
 /// Removes `path` and all below it; that it is not there is fine.

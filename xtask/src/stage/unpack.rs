@@ -19,7 +19,7 @@ pub fn run(tarball: &Tarball, into: &Path) -> Result<PathBuf> {
     let mut hashing =
         Hashing { inner: File::open(&tarball.path).with_context(subject)?, hasher: Sha256::new() };
     let name = tarball.path.to_string_lossy();
-    {
+    let unpacked = {
         let decoder: Box<dyn Read + '_> = if name.ends_with(".gz") {
             Box::new(flate2::read::GzDecoder::new(&mut hashing))
         } else if name.ends_with(".bz2") {
@@ -31,14 +31,16 @@ pub fn run(tarball: &Tarball, into: &Path) -> Result<PathBuf> {
         };
         let mut archive = tar::Archive::new(decoder);
         archive.set_preserve_mtime(true);
-        archive.unpack(into).with_context(subject)?;
-    }
+        archive.unpack(into)
+    };
     // What follows the archive's end marker belongs to the hash as well.
     std::io::copy(&mut hashing, &mut std::io::sink()).with_context(subject)?;
     let found = hex(&hashing.hasher.finalize());
     if found != tarball.sha256 {
         bail!("{name}: has sha256 {found}, expected {}; remove it and run again", tarball.sha256);
     }
+    // A damaged file would fail here as well; that its hash is wrong says more.
+    unpacked.with_context(subject)?;
     top_folder(into)
 }
 

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::artifact::sha256_bytes;
 use crate::context::Build;
 use crate::sources::Origin;
-use crate::stage::fetch::http;
+use crate::stage::fetch::{Begun, Fault, http};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -23,26 +23,38 @@ pub fn download(
     suites: &[String],
     origin: &Origin,
     part: &Path,
-) -> Result<()> {
+) -> Result<Begun, Fault> {
+    let (archives, directory) = find(build, package, suites, origin).map_err(Fault::Origin)?;
+    let mut failures = Vec::new();
+    for archive in &archives {
+        let url = format!("{archive}/{directory}/{}", origin.file);
+        let error = match http::download(build, name, &url, part) {
+            Err(Fault::Origin(error)) => error,
+            done => return done,
+        };
+        match helper_download(build, &url, origin, part) {
+            Ok(()) => return Ok(Begun::Now),
+            Err(helper) => failures.push(format!("{url}: {error:#}; by apt: {helper:#}")),
+        }
+    }
+    Err(Fault::Origin(anyhow!(failures.join("; "))))
+}
+
+/// The machine's Debian archives, and the folder in them that holds the pinned tarball.
+fn find(
+    build: &Build,
+    package: &str,
+    suites: &[String],
+    origin: &Origin,
+) -> Result<(BTreeSet<String>, String)> {
     let Some(apt_get) = build.host.find("apt-get") else { bail!("this machine has no apt") };
     let archives = archives(&apt_get)?;
     let apt = Apt::prepare(build, &apt_get, &archives, suites)?;
     apt.update(build)?;
     let index = apt.showsrc(build, package)?;
-    let Some(directory) = directory_of(&index, origin) else {
-        bail!("no suite lists a tarball with sha256 {}", origin.sha256);
-    };
-    let mut failures = Vec::new();
-    for archive in &archives {
-        let url = format!("{archive}/{directory}/{}", origin.file);
-        match http::download(build, name, &url, part)
-            .or_else(|error| helper_download(build, &url, origin, part).context(error))
-        {
-            Ok(()) => return Ok(()),
-            Err(error) => failures.push(format!("{url}: {error:#}")),
-        }
-    }
-    bail!("{}", failures.join("; "));
+    let directory = directory_of(&index, origin)
+        .with_context(|| format!("no suite lists a tarball with sha256 {}", origin.sha256))?;
+    Ok((archives, directory))
 }
 
 /// The Debian archives that the machine is configured with.
