@@ -2,17 +2,19 @@
 //! Must never: reach for the network, or let a pin through that has no hash.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use toml::Spanned;
 
 /// The file as written; unknown fields are errors, so that a misspelt one is found.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSources {
     epoch: u64,
-    source: BTreeMap<String, RawSource>,
+    source: BTreeMap<String, Spanned<RawSource>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -20,17 +22,17 @@ struct RawSources {
 struct RawSource {
     version: String,
     licence: String,
-    origin: Vec<RawOrigin>,
+    origin: Vec<Spanned<RawOrigin>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawOrigin {
-    url: Option<String>,
-    debian: Option<String>,
-    suites: Option<Vec<String>>,
-    file: Option<String>,
-    sha256: String,
+    url: Option<Spanned<String>>,
+    debian: Option<Spanned<String>>,
+    suites: Option<Spanned<Vec<String>>>,
+    file: Option<Spanned<String>>,
+    sha256: Spanned<String>,
     hash_from: String,
 }
 
@@ -100,8 +102,12 @@ impl Sources {
     fn parse(text: &str, file: &str) -> Result<Self> {
         let raw: RawSources = toml::from_str(text).map_err(|error| toml_error(file, text, &error))?;
         let mut resolved = BTreeMap::new();
+        let mut lines = BTreeMap::new();
         for (name, source) in raw.source {
-            let at = |field: &str| format!("{file}:{}: source.{name}{field}", line_of_source(text, &name));
+            lines.insert(name.clone(), line_of(text, source.span()));
+            let at = |span: Range<usize>, field: &str| {
+                format!("{file}:{}: source.{name}{field}", line_of(text, span))
+            };
             let source = resolve(&name, source, &at)?;
             resolved.insert(name, source);
         }
@@ -113,7 +119,7 @@ impl Sources {
         let (linux, busybox, tini, iproute2) =
             (take("linux")?, take("busybox")?, take("tini")?, take("iproute2")?);
         if let Some(name) = resolved.keys().next() {
-            let line = line_of_source(text, name);
+            let line = lines.get(name).copied().unwrap_or(1);
             bail!(
                 "{file}:{line}: source.{name}: no stage uses this source; remove it or spell its name as a stage does"
             );
@@ -135,58 +141,72 @@ impl Source {
     }
 }
 
-fn resolve(name: &str, raw: RawSource, at: &dyn Fn(&str) -> String) -> Result<Source> {
+/// `at` names the place of a field: file, line, and the field's path.
+fn resolve(name: &str, raw: Spanned<RawSource>, at: &dyn Fn(Range<usize>, &str) -> String) -> Result<Source> {
+    let (header, raw) = (raw.span(), raw.into_inner());
     if raw.origin.is_empty() {
-        bail!("{}: has no [[source.{name}.origin]]; add at least one", at(".origin"));
+        bail!("{}: has no [[source.{name}.origin]]; add at least one", at(header, ".origin"));
     }
     let mut origins = Vec::new();
     for (index, origin) in raw.origin.into_iter().enumerate() {
-        let field = |field: &str| at(&format!(".origin[{index}].{field}"));
-        if origin.sha256.len() != 64
-            || !origin.sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        {
-            bail!(
-                "{}: {:?} is not a sha256: 64 lower-case hexadecimal digits",
-                field("sha256"),
-                origin.sha256
-            );
-        }
-        let (place, file) = match (origin.url, origin.debian) {
-            (Some(url), None) => {
-                let last = url.rsplit('/').next().unwrap_or_default().to_owned();
-                if !(url.starts_with("https://") || url.starts_with("http://")) || last.is_empty() {
-                    bail!("{}: {url:?} is not an http(s) address of a file", field("url"));
-                }
-                (Place::Url(url), origin.file.unwrap_or(last))
-            }
-            (None, Some(package)) => {
-                let suites = origin.suites.unwrap_or_default();
-                if suites.is_empty() {
-                    bail!("{}: name at least one suite, such as \"bookworm\"", field("suites"));
-                }
-                let Some(file) = origin.file else {
-                    bail!("{}: is missing; a Debian origin needs the tarball's file name", field("file"));
-                };
-                (Place::Debian { package, suites }, file)
-            }
-            _ => bail!("{}: an origin has either `url` or `debian`, one of the two", field("url")),
-        };
-        if file.contains('/') || file.starts_with('.') {
-            bail!("{}: {file:?} is not a plain file name", field("file"));
-        }
-        origins.push(Origin { place, file, sha256: origin.sha256, hash_from: origin.hash_from });
+        let at = |span: Range<usize>, field: &str| at(span, &format!(".origin[{index}].{field}"));
+        origins.push(resolve_origin(origin, &at)?);
     }
     Ok(Source { name: name.to_owned(), version: raw.version, licence: raw.licence, origins })
 }
 
-/// serde reports resolve errors without a place; the table's header line is near enough to find it.
-fn line_of_source(text: &str, name: &str) -> usize {
-    let header = format!("[source.{name}]");
-    text.lines().position(|line| line.trim() == header).map_or(1, |index| index + 1)
+fn resolve_origin(raw: Spanned<RawOrigin>, at: &dyn Fn(Range<usize>, &str) -> String) -> Result<Origin> {
+    let (header, raw) = (raw.span(), raw.into_inner());
+    let sha256 = raw.sha256.get_ref();
+    if sha256.len() != 64 || !sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        bail!(
+            "{}: {sha256:?} is not a sha256: 64 lower-case hexadecimal digits",
+            at(raw.sha256.span(), "sha256")
+        );
+    }
+    let (place, file) = match (raw.url, raw.debian) {
+        (Some(url), None) => {
+            let (span, url) = (url.span(), url.into_inner());
+            let last = url.rsplit('/').next().unwrap_or_default().to_owned();
+            if !(url.starts_with("https://") || url.starts_with("http://")) || last.is_empty() {
+                bail!("{}: {url:?} is not an http(s) address of a file", at(span, "url"));
+            }
+            (Place::Url(url), raw.file.unwrap_or_else(|| Spanned::new(span, last)))
+        }
+        (None, Some(package)) => {
+            let (span, suites) = match raw.suites {
+                Some(suites) => (suites.span(), suites.into_inner()),
+                None => (package.span(), Vec::new()),
+            };
+            if suites.is_empty() {
+                bail!("{}: name at least one suite, such as \"bookworm\"", at(span, "suites"));
+            }
+            let Some(file) = raw.file else {
+                bail!(
+                    "{}: is missing; a Debian origin needs the tarball's file name",
+                    at(package.span(), "file")
+                );
+            };
+            (Place::Debian { package: package.into_inner(), suites }, file)
+        }
+        (Some(url), Some(_)) => {
+            bail!("{}: an origin has either `url` or `debian`, not both", at(url.span(), "url"))
+        }
+        (None, None) => bail!("{}: is missing, and so is `debian`; give one of the two", at(header, "url")),
+    };
+    let (span, file) = (file.span(), file.into_inner());
+    if file.contains('/') || file.starts_with('.') {
+        bail!("{}: {file:?} is not a plain file name", at(span, "file"));
+    }
+    Ok(Origin { place, file, sha256: raw.sha256.into_inner(), hash_from: raw.hash_from })
+}
+
+fn line_of(text: &str, span: Range<usize>) -> usize {
+    text[..span.start.min(text.len())].matches('\n').count() + 1
 }
 
 fn toml_error(file: &str, text: &str, error: &toml::de::Error) -> anyhow::Error {
-    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let line = error.span().map_or(1, |span| line_of(text, span));
     anyhow::anyhow!("{file}:{line}: {}", error.message())
 }
 
