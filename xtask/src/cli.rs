@@ -182,6 +182,9 @@ fn ports(text: &str) -> Result<(u16, u16), String> {
 /// With less, the kernel does not even unpack the initramfs.
 const MEMORY_MIB_MIN: i64 = 40;
 
+/// A tebibyte: more is a slip of the finger.
+const MEMORY_MIB_MAX: i64 = 1 << 20;
+
 /// What QEMU's machine takes without further ado.
 const CPUS_MAX: i64 = 255;
 
@@ -198,7 +201,7 @@ pub struct QemuArgs {
     #[arg(long, conflicts_with = "direct")]
     pub uefi: bool,
     /// Memory of the guest in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(MEMORY_MIB_MIN..))]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(MEMORY_MIB_MIN..=MEMORY_MIB_MAX))]
     pub memory: u32,
     /// Processors of the guest
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=CPUS_MAX))]
