@@ -49,7 +49,12 @@ pub struct Ip(pub Artifact);
 
 /// Our static program, `coracle`.
 #[derive(Debug, Clone)]
-pub struct RuntimeProgram(pub Artifact);
+pub struct RuntimeProgram {
+    /// The program.
+    pub program: Artifact,
+    /// `crates.json`: name, version and licence of each crate that is compiled into it.
+    pub crates: Artifact,
+}
 
 /// The compressed cpio archive, and the list of what is in it (JSON, for `size`).
 #[derive(Debug, Clone)]

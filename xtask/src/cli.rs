@@ -100,12 +100,16 @@ pub enum Verb {
     Iso(ImageArgs),
     /// Build what is missing and boot it in QEMU, the serial console on this terminal
     ///
-    /// When: you want to look around, or to run one command inside and get its output and exit status. The command
-    /// is typed at the guest's console: its standard error comes interleaved with its output, bytes that are not text
-    /// and lines of any length pass unchanged.
+    /// When: you want to look around, or to run one command inside and get its output and
+    /// exit status. The command is typed at the guest's console: its standard error comes
+    /// interleaved with its output; bytes that are not text and lines of any length pass
+    /// unchanged. One word is a command line for the guest's shell, several are a program
+    /// and its arguments.
     ///
     /// Example: cargo xtask qemu
-    /// Example: cargo xtask qemu --memory 256 --publish 8080:80 -- runc list
+    /// Example: cargo xtask qemu --memory 256 --publish 8080:80
+    /// Example: cargo xtask qemu -- runc list
+    /// Example: cargo xtask qemu -- 'dmesg | tail -n 3'
     #[command(verbatim_doc_comment)]
     Qemu(QemuArgs),
     /// Run the host tests and the boot tests

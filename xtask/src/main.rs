@@ -48,7 +48,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Job::Busybox => cmd::report(&build, &[&pipeline::busybox(&build)?.program]),
         Job::Tini => cmd::report(&build, &[&pipeline::tini(&build)?.0]),
         Job::Iproute2 => cmd::report(&build, &[&pipeline::iproute2(&build)?.0]),
-        Job::Runtime => cmd::report(&build, &[&pipeline::runtime(&build)?.0]),
+        Job::Runtime => cmd::report(&build, &[&pipeline::runtime(&build)?.program]),
         Job::Initramfs(contents) => cmd::report(&build, &[&pipeline::initramfs(&build, &contents)?.archive]),
         Job::Iso(contents) => cmd::iso::run(&build, &contents)?,
         Job::Qemu(plan) => return cmd::qemu::run(&build, &plan),

@@ -253,16 +253,33 @@ fn note_inputs(last: &Path, inputs: &Inputs) -> Result<()> {
 
 /// Takes the lock called `name` until the returned file is dropped; says so, on behalf of `subject`, when it has to wait.
 pub fn lock(build: &Build, subject: &str, name: &str) -> Result<File> {
-    let dir = build.layout.locks();
-    fs::create_dir_all(&dir).with_context(|| format!("{}: cannot create", dir.display()))?;
-    let path = dir.join(name);
-    let file = File::create(&path).with_context(|| format!("{}: cannot create", path.display()))?;
+    let (file, path) = lock_file(build, name)?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         build.ui.say(subject, "waiting: another run is at it");
         rustix::fs::flock(&file, FlockOperation::LockExclusive)
             .with_context(|| format!("{}: cannot lock", path.display()))?;
     }
     Ok(file)
+}
+
+/// Takes the lock on a result in the cache, whose folder is `<stage>/<key>` or `<stage>/unfinished-<key>`; none when
+/// another run has it.
+pub fn try_lock_result(build: &Build, folder: &Path) -> Result<Option<File>> {
+    let name = |path: Option<&Path>| {
+        path.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned()
+    };
+    let (stage, key) = (name(folder.parent()), name(Some(folder)));
+    let (file, _) = lock_file(build, &format!("{stage}-{}", key.trim_start_matches("unfinished-")))?;
+    let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    Ok(locked.is_ok().then_some(file))
+}
+
+fn lock_file(build: &Build, name: &str) -> Result<(File, PathBuf)> {
+    let dir = build.layout.locks();
+    fs::create_dir_all(&dir).with_context(|| format!("{}: cannot create", dir.display()))?;
+    let path = dir.join(name);
+    let file = File::create(&path).with_context(|| format!("{}: cannot create", path.display()))?;
+    Ok((file, path))
 }
 
 /// Writes `bytes` to `path` whole or not at all: a temporary name beside it, then a rename.

@@ -272,13 +272,14 @@ fn attach_all(site: &Site, args: &Attach) -> Result<(), Vec<Error>> {
         let networks = Networks::load(&site.conf_dir)?;
         let lists: Result<Vec<_>, Error> =
             args.who.networks.iter().map(|name| networks.find(name, &site.conf_dir).cloned()).collect();
+        let lists = lists?;
         let (id, netns) = args.who.container()?;
         if netns.is_none() {
             return Err(invalid(format!(
                 "container {id} has no network namespace: it has ended, or --netns is missing"
             )));
         }
-        Ok((lists?, Wish { id, netns, capabilities, ..Wish::default() }))
+        Ok((lists, Wish { id, netns, capabilities, ..Wish::default() }))
     };
     let (lists, wish) = prepare().map_err(|error| vec![error])?;
     let mut done = Vec::new();

@@ -283,11 +283,13 @@ impl Container {
     }
 }
 
-/// Two fields of /proc/PID/stat.
+/// Three fields of /proc/PID/stat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessStat {
     /// R, S, D, Z, ...
     pub state: u8,
+    /// The device number of its controlling terminal, 0 for none.
+    pub terminal: u32,
     /// Clock ticks since boot.
     pub start_time: u64,
 }
@@ -303,6 +305,7 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
     let fields: Vec<&str> = rest.split_whitespace().collect();
     Some(ProcessStat {
         state: *fields.first()?.as_bytes().first()?,
+        terminal: fields.get(4)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
     })
 }
@@ -371,7 +374,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_shift_fields() {
         let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1 1";
-        assert_eq!(parse_stat(text), Some(ProcessStat { state: b'S', start_time: 4711 }));
+        assert_eq!(parse_stat(text), Some(ProcessStat { state: b'S', terminal: 0, start_time: 4711 }));
         assert_eq!(parse_stat("nonsense"), None);
     }
 

@@ -206,6 +206,25 @@ pub fn set_limit(pid: Pid, resource: u32, soft: u64, hard: u64) -> Result<(), Er
     check(result).map(drop)
 }
 
+/// This process's soft and hard limit of a resource, by its number (prlimit(2)).
+///
+/// # Errors
+/// EINVAL for a number that is no resource.
+pub fn limit(resource: u32) -> Result<(u64, u64), Errno> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes `limit`, and no new value is set.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<libc::rlimit64>(),
+            std::ptr::from_mut(&mut limit),
+        )
+    };
+    check(result).map(|_| (limit.rlim_cur, limit.rlim_max))
+}
+
 /// Sets the supplementary groups of this thread (setgroups(2)).
 ///
 /// # Errors

@@ -62,7 +62,7 @@ pub struct Machine {
 pub enum Share {
     /// A folder of qemu/shares/.
     Folder(String),
-    /// The test program runtime/tests/NAME.rs, built statically, under the name NAME.
+    /// The test program runtime/tests/NAME.rs, built statically, as /mnt/share/test.
     Test(String),
 }
 

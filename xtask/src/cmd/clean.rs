@@ -9,11 +9,16 @@ use anyhow::{Context, Result};
 
 use crate::cli::CleanArgs;
 use crate::context::Build;
-use crate::stamp::remove_tree;
+use crate::stamp::{remove_tree, try_lock_result};
 
 /// Removes dist/ and this checkout's notes; with `--cache` the built things too, but for the newest of each stage.
 pub fn run(build: &Build, args: &CleanArgs) -> Result<()> {
-    for dir in [build.layout.dist(), build.layout.notes(), build.layout.target().join("static")] {
+    for dir in [
+        build.layout.dist(),
+        build.layout.notes(),
+        build.layout.target().join("static"),
+        build.layout.target().join("static-tests"),
+    ] {
         remove_tree(&dir)?;
     }
     if !args.cache {
@@ -31,6 +36,10 @@ pub fn run(build: &Build, args: &CleanArgs) -> Result<()> {
         entries.sort();
         entries.reverse();
         for (_, dir) in entries.into_iter().skip(args.keep) {
+            let Some(_lock) = try_lock_result(build, &dir)? else {
+                build.ui.say("clean", &format!("{}: another run is at work on it; it stays", dir.display()));
+                continue;
+            };
             build.ui.detail("clean", &dir.display().to_string());
             remove_tree(&dir)?;
         }

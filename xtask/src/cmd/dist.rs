@@ -19,6 +19,8 @@ struct Manifest<'a> {
     version: &'static str,
     epoch: u64,
     sources: Vec<SourceEntry<'a>>,
+    linked: Vec<Linked>,
+    crates: serde_json::Value,
     tools: BTreeMap<&'static str, String>,
     stages: BTreeMap<&'static str, StageEntry<'a>>,
     kernel_config_sha256: &'a str,
@@ -31,6 +33,15 @@ struct SourceEntry<'a> {
     version: &'a str,
     licence: &'a str,
     origins: Vec<OriginEntry<'a>>,
+}
+
+/// What comes from the machine's own packages and ends up in the image.
+#[derive(Serialize)]
+struct Linked {
+    name: &'static str,
+    licence: &'static str,
+    version: String,
+    part_of: &'static str,
 }
 
 #[derive(Serialize)]
@@ -88,7 +99,7 @@ fn results(image: &Image) -> BTreeMap<&'static str, &Artifact> {
         ("coracle.iso", &image.iso.0),
         ("vmlinuz", &image.kernel.image),
         ("initramfs.cpio.gz", &image.initramfs.archive),
-        ("coracle", &image.parts.runtime.0),
+        ("coracle", &image.parts.runtime.program),
     ])
 }
 
@@ -116,6 +127,8 @@ fn manifest<'a>(
             })
             .collect(),
     });
+    let crates = &image.parts.runtime.crates.path;
+    let crates = std::fs::read(crates).with_context(|| format!("{}: cannot read", crates.display()))?;
     let mut tools = BTreeMap::new();
     for (program, argument) in TOOLS {
         tools.insert(program, build.host.version(program, argument)?);
@@ -125,13 +138,15 @@ fn manifest<'a>(
         version: env!("CARGO_PKG_VERSION"),
         epoch: build.sources.epoch,
         sources: sources.into(),
+        linked: linked(build)?,
+        crates: serde_json::from_slice(&crates).context("the list of crates is not JSON")?,
         tools,
         stages: BTreeMap::from([
             ("kernel", stage(&image.kernel.image)),
             ("busybox", stage(&image.parts.busybox.program)),
             ("tini", stage(&image.parts.tini.0)),
             ("iproute2", stage(&image.parts.ip.0)),
-            ("runtime", stage(&image.parts.runtime.0)),
+            ("runtime", stage(&image.parts.runtime.program)),
             ("initramfs", stage(&image.initramfs.archive)),
             ("iso", stage(&image.iso.0)),
         ]),
@@ -141,6 +156,23 @@ fn manifest<'a>(
             .map(|(name, artifact)| (*name, FileEntry { sha256: &artifact.sha256, size: artifact.size }))
             .collect(),
     })
+}
+
+/// The C libraries and GRUB: their versions are those of the machine, and so their licences apply as it has them.
+fn linked(build: &Build) -> Result<Vec<Linked>> {
+    let linked = |name, licence, version, part_of| Linked { name, licence, version, part_of };
+    let libc = build.host.version("ldd", "--version")?;
+    Ok(vec![
+        linked("GRUB", "GPL-3.0-or-later", build.host.version("grub-mkimage", "--version")?, "coracle.iso"),
+        linked("glibc", "LGPL-2.1-or-later", libc, "coracle"),
+        linked("musl", "MIT", crate::stage::musl::version(), "busybox, tini, ip"),
+        linked(
+            "Rust's standard library",
+            "Apache-2.0 OR MIT",
+            build.host.version("rustc", "--version")?,
+            "coracle",
+        ),
+    ])
 }
 
 fn place(artifact: &Artifact, to: &Path) -> Result<()> {

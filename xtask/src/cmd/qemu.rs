@@ -36,7 +36,7 @@ pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
         let mut vm = Vm::boot(build, profile, &files, acceleration, &log)?;
         vm.wait_ready()?;
         let mut stdout = std::io::stdout();
-        let output = vm.command_streaming(&plan.command.join(" "), COMMAND_DEADLINE, &mut |bytes| {
+        let output = vm.command_streaming(&command_line(&plan.command), COMMAND_DEADLINE, &mut |bytes| {
             stdout.write_all(bytes).and_then(|()| stdout.flush()).context("stdout: cannot write")
         })?;
         return Ok(ExitCode::from(u8::try_from(output.status).unwrap_or(1)));
@@ -47,6 +47,17 @@ pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
     let mut vm = Vm::boot(build, profile, &files, acceleration, &log)?;
     let status = vm.run_script(std::io::stdin())?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One word is a command line for the guest's shell; several are a program and its arguments, each kept as it is.
+fn command_line(words: &[String]) -> String {
+    match words {
+        [line] => line.clone(),
+        words => {
+            let quoted = words.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''")));
+            quoted.collect::<Vec<_>>().join(" ")
+        }
+    }
 }
 
 /// QEMU itself takes over the terminal.
@@ -115,5 +126,18 @@ impl Plan {
             append: args.append.unwrap_or_default(),
         };
         Ok(Self { contents, profile, command: args.command })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_words_are_kept_apart_and_one_is_a_command_line() {
+        let line =
+            |words: &[&str]| command_line(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        assert_eq!(line(&["ls | wc -l"]), "ls | wc -l");
+        assert_eq!(line(&["sh", "-c", "echo a b; it's"]), "'sh' '-c' 'echo a b; it'\\''s'");
     }
 }

@@ -34,7 +34,7 @@ pub fn run(build: &Build, contents: &Contents) -> Result<()> {
     }
     out += "\n   bytes  gzipped  program\n";
     let programs = [
-        ("coracle (runtime and network)", &image.parts.runtime.0),
+        ("coracle (runtime and network)", &image.parts.runtime.program),
         ("busybox", &image.parts.busybox.program),
         ("ip", &image.parts.ip.0),
         ("tini", &image.parts.tini.0),

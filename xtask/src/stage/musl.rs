@@ -14,6 +14,15 @@ pub const CFLAGS: &str = "-Os -ffunction-sections -fdata-sections -fno-asynchron
 /// Static, stripped, without a build id.
 pub const LDFLAGS: &str = "-static -s -Wl,--gc-sections -Wl,--build-id=none";
 
+/// musl's version, as its loader says it; a machine without the loader has only the library that `inputs` hashes.
+pub fn version() -> String {
+    let loader = ["/lib/ld-musl-x86_64.so.1", "/usr/lib/ld-musl-x86_64.so.1"];
+    let said = loader.iter().find_map(|path| std::process::Command::new(path).output().ok());
+    let text = said.map(|output| String::from_utf8_lossy(&output.stderr).into_owned()).unwrap_or_default();
+    let version = text.lines().find_map(|line| line.strip_prefix("Version "));
+    version.unwrap_or("unknown").to_owned()
+}
+
 /// Adds the compiler, the C library and the kernel headers to a stage's inputs.
 pub fn inputs(build: &Build, inputs: Inputs) -> Result<Inputs> {
     let headers = std::path::Path::new("/usr/include/linux/version.h");

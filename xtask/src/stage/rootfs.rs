@@ -174,7 +174,7 @@ pub fn run(build: &Build, parts: &Parts, contents: &Contents) -> Result<Rootfs> 
     // So that a container can show its own addresses.
     let ip = Node::Hardlink("sbin/ip".to_owned());
     rootfs.add(&format!("{EXAMPLE_ROOT}/sbin/ip"), Entry::root(ip, 0o755))?;
-    rootfs.file("usr/bin/coracle", &parts.runtime.0.path, 0o755)?;
+    rootfs.file("usr/bin/coracle", &parts.runtime.program.path, 0o755)?;
     for name in FACES
         .iter()
         .map(|&name| name.to_owned())

@@ -14,12 +14,13 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the program.
 pub fn run(build: &Build) -> Result<RuntimeProgram> {
-    let [program] = produce(build, inputs(build, "runtime")?, ["coracle"], |shop| {
+    let [program, crates] = produce(build, inputs(build, "runtime")?, ["coracle", "crates.json"], |shop| {
         let what = ["build", "--release", "--bin", "coracle"];
         cargo(build, shop, &what, "static")?;
-        take(&build.layout.target().join("static").join(TARGET).join("release/coracle"), shop, "coracle")
+        take(&build.layout.target().join("static").join(TARGET).join("release/coracle"), shop, "coracle")?;
+        list_crates(build, &shop.out.join("crates.json"))
     })?;
-    Ok(RuntimeProgram(program))
+    Ok(RuntimeProgram { program, crates })
 }
 
 /// Builds runtime/tests/NAME.rs as a static test program, to be run in the VM.
@@ -37,7 +38,7 @@ pub fn test_program(build: &Build, name: &str) -> Result<Artifact> {
 
 fn inputs(build: &Build, stage: &'static str) -> Result<Inputs> {
     let root = build.layout.root();
-    Ok(Inputs::new(stage, 2)
+    Ok(Inputs::new(stage, 3)
         .tree("runtime/src", &root.join("runtime/src"))?
         .file("runtime/Cargo.toml", &root.join("runtime/Cargo.toml"))?
         .file("Cargo.toml", &root.join("Cargo.toml"))?
@@ -60,6 +61,36 @@ fn cargo(build: &Build, shop: &mut Workshop, what: &[&str], target_dir: &str) ->
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env("SOURCE_DATE_EPOCH", epoch);
     shop.log.run(command)
+}
+
+/// Writes name, version and licence of every crate that is linked into the program, as Cargo.lock has them. Procedural
+/// macros run at build time and are not among them.
+fn list_crates(build: &Build, to: &Path) -> Result<()> {
+    let shell = Shell::new()?;
+    shell.change_dir(build.layout.root());
+    let locked = cargo_offline(build);
+    let format = "{p}|{l}";
+    let text = cmd!(shell, "cargo tree --locked {locked...} --package runtime --edges normal,no-proc-macro --target {TARGET} --prefix none --no-dedupe --format {format}")
+        .ignore_stderr()
+        .quiet()
+        .read()
+        .context("cargo tree could not list the program's crates")?;
+    let mut crates: Vec<_> = text.lines().filter_map(parse_crate).collect();
+    crates.sort();
+    crates.dedup();
+    let crates: Vec<_> = crates
+        .into_iter()
+        .map(|(name, version, licence)| serde_json::json!({ "name": name, "version": version, "licence": licence }))
+        .collect();
+    crate::stamp::write_whole(to, &serde_json::to_vec_pretty(&crates)?)
+}
+
+/// `NAME vVERSION (PLACE)|LICENCE`; a crate of this workspace has a place, and is not listed.
+fn parse_crate(line: &str) -> Option<(&str, &str, &str)> {
+    let (package, licence) = line.split_once('|')?;
+    let mut words = package.split(' ');
+    let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+    words.next().is_none().then_some((name, version, licence))
 }
 
 fn take(made: &Path, shop: &Workshop, name: &str) -> Result<()> {
@@ -156,6 +187,15 @@ mod tests {
     fn this_test_program_is_dynamic_and_refused() {
         let message = check_static(&std::env::current_exe().unwrap()).unwrap_err().to_string();
         assert!(message.contains("must be static"), "{message}");
+    }
+
+    #[test]
+    fn a_crate_is_a_name_a_version_and_a_licence() {
+        assert_eq!(
+            parse_crate("libc v0.2.1|MIT OR Apache-2.0"),
+            Some(("libc", "0.2.1", "MIT OR Apache-2.0"))
+        );
+        assert_eq!(parse_crate("runtime v0.1.0 (/somewhere/runtime)|Apache-2.0"), None);
     }
 
     #[test]

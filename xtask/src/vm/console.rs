@@ -135,7 +135,14 @@ impl Console {
             while let Ok(more) = self.output.recv_timeout(std::time::Duration::from_millis(500)) {
                 self.recent.extend_from_slice(&more);
             }
-            bail!("the guest's kernel panicked:\n{}\nserial log: {}", self.tail(), self.log.display());
+            let text = String::from_utf8_lossy(&self.recent);
+            let reason = text.lines().find_map(|line| line.split_once("Kernel panic - not syncing: "));
+            let reason = reason.map_or("without a word", |(_, reason)| reason.trim());
+            bail!(
+                "the guest's kernel panicked: {reason}\nits last lines:\n{}\nserial log: {}",
+                self.tail(),
+                self.log.display()
+            );
         }
         let keep = self.recent.len().saturating_sub(4096);
         self.recent.drain(..keep);

@@ -35,7 +35,7 @@ pub fn probe(build: &Build) -> Result<Acceleration> {
     } else {
         "/dev/kvm is there, but a test guest did not run on it"
     };
-    build.ui.say("qemu", &format!("software emulation: {reason}"));
+    build.ui.say("qemu", &format!("software emulation, which is slower: {reason}"));
     Ok(Acceleration::Tcg)
 }
 

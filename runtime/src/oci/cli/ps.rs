@@ -10,6 +10,7 @@ use super::list::Format;
 use super::list::columns;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
+use crate::oci::store;
 use crate::oci::store::Store;
 
 /// Lists the processes of a container.
@@ -64,10 +65,7 @@ fn row(pid: i32) -> Option<[String; 5]> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|line| line.split_whitespace().next()).unwrap_or("?").to_string()
     };
-    let terminal = std::fs::read_link(format!("/proc/{pid}/fd/0")).ok();
-    let terminal = terminal.and_then(|path| Some(path.strip_prefix("/dev").ok()?.display().to_string()));
-    let terminal =
-        terminal.filter(|name| name.starts_with("pts/") || name.starts_with("tty") || name == "console");
+    let terminal = store::process_stat(pid).and_then(|stat| terminal_name(stat.terminal));
     let command = read("cmdline")?;
     let words: Vec<_> = command
         .split(|&byte| byte == 0)
@@ -76,6 +74,20 @@ fn row(pid: i32) -> Option<[String; 5]> {
         .collect();
     let command = if words.is_empty() { format!("[{}]", field("Name")) } else { words.join(" ") };
     Some([field("Uid"), pid.to_string(), field("PPid"), terminal.unwrap_or_else(|| "?".to_string()), command])
+}
+
+/// The name of a controlling terminal by its device number (proc_pid_stat(5), field 7); the numbers are those of the
+/// kernel's admin-guide/devices.txt.
+fn terminal_name(number: u32) -> Option<String> {
+    let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
+    match (major, minor) {
+        (0, _) => None,
+        (4, 0..64) => Some(format!("tty{minor}")),
+        (4, _) => Some(format!("ttyS{}", minor - 64)),
+        (5, 1) => Some("console".to_string()),
+        (136..=143, _) => Some(format!("pts/{}", (major - 136) * 256 + minor)),
+        _ => Some(format!("{major}:{minor}")),
+    }
 }
 
 /// `ps ARGUMENTS`, of which the lines with the container's pids are kept.
@@ -94,4 +106,17 @@ fn filtered(arguments: &[String], pids: &[Pid]) -> Result<String, Error> {
         pid.is_some_and(|pid| pids.iter().any(|ours| ours.as_raw_nonzero().get() == pid))
     };
     Ok(std::iter::once(header).chain(lines.filter(ours)).map(|line| format!("{line}\n")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_have_the_names_of_their_numbers() {
+        assert_eq!(terminal_name(0), None);
+        assert_eq!(terminal_name(136 << 8 | 3).as_deref(), Some("pts/3"));
+        assert_eq!(terminal_name(4 << 8 | 64).as_deref(), Some("ttyS0"));
+        assert_eq!(terminal_name(4 << 8 | 1).as_deref(), Some("tty1"));
+    }
 }

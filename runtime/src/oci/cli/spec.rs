@@ -51,6 +51,10 @@ impl SpecArgs {
             make_rootless(&mut spec);
         }
         if !self.network.is_empty() {
+            // As docker and podman have it: `ping` needs no capability. A rootless container can't have all groups.
+            if let Some(linux) = spec.linux.as_mut().filter(|_| !self.rootless) {
+                linux.sysctl.insert("net.ipv4.ping_group_range".to_string(), "0 2147483647".to_string());
+            }
             spec.hooks = Some(network_hooks(&self.network, &self.publish)?);
         }
         let path = self.bundle.join("config.json");

@@ -99,7 +99,7 @@ pub fn start(
     loop {
         match channel.hear()? {
             Some(Message::Born) => {
-                rlimits::apply(&process.rlimits, pid)?;
+                rlimits::raise(&process.rlimits, pid)?;
                 channel.go_on()?;
             }
             Some(Message::Terminal) => master = Some(console::receive_fd(&channel.0)?),

@@ -32,6 +32,7 @@ use crate::oci::topic::masks;
 use crate::oci::topic::mounts::CgroupView;
 use crate::oci::topic::namespaces;
 use crate::oci::topic::process::ProcessPlan;
+use crate::oci::topic::rlimits;
 use crate::oci::topic::rootfs;
 use crate::oci::topic::sysctl;
 use crate::sys;
@@ -277,7 +278,8 @@ pub fn finish(
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
     } else {
-        // Without it only a privileged process may load a filter.
+        // Without it only a privileged process may load a filter. It may forbid to set limits.
+        rlimits::settle(&process.rlimits)?;
         install(filter)?;
     }
     process.change_user(may_set_groups)?;
@@ -292,6 +294,7 @@ pub fn finish(
     }
     sys::process::set_parent_death_signal(0).step("untie the process from", "the runtime")?;
     if process.no_new_privileges {
+        rlimits::settle(&process.rlimits)?;
         install(filter)?;
     }
     ready()?;

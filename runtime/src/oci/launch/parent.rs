@@ -163,7 +163,7 @@ fn serve(
         match channel.hear()? {
             Some(Message::Born) => {
                 write_id_maps(plan, pid)?;
-                rlimits::apply(&plan.process.rlimits, pid)?;
+                rlimits::raise(&plan.process.rlimits, pid)?;
                 if let Some(value) = plan.process.oom_score_adj {
                     write_proc(pid, "oom_score_adj", &value.to_string())?;
                 }

@@ -77,9 +77,10 @@ pub fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Error> {
     use std::io::Read;
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let file = std::fs::File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::new(format!("JSON specification file {} not found", path.display()))
-        }
+        std::io::ErrorKind::NotFound => Error::new(format!(
+            "JSON specification file {} not found; `runc spec` writes one, --bundle DIR names another folder",
+            path.display()
+        )),
         _ => Error::new(format!("{}: {error}", path.display())),
     })?;
     let mut bytes = Vec::new();

@@ -1,5 +1,5 @@
-//! Resource limits. In: `process.rlimits`. Out: limits of the container's process, set from outside, where the right to
-//! raise them is. Must never: take a name that the kernel doesn't have.
+//! Resource limits. In: `process.rlimits`. Out: limits of the container's process: raised from outside, where the right
+//! to do so is, and lowered by itself at the end. Must never: take a name that the kernel doesn't have.
 
 use rustix::process::Pid;
 
@@ -64,15 +64,36 @@ pub fn plan(field: &str, rlimits: &[Rlimit]) -> Result<Vec<Limit>, Error> {
     Ok(limits)
 }
 
-/// Sets them for `pid`.
+/// The runtime's side: gives `pid`, a child that has this process's limits, what is above them. Only here is the right
+/// to do so, and what is below would hinder the child's own steps.
 ///
 /// # Errors
 /// Each names the limit.
-pub fn apply(limits: &[Limit], pid: Pid) -> Result<(), Error> {
+pub fn raise(limits: &[Limit], pid: Pid) -> Result<(), Error> {
     for limit in limits {
-        let name = NAMES.get(limit.resource as usize).copied().unwrap_or_default();
-        sys::process::set_limit(pid, limit.resource, limit.soft, limit.hard)
-            .step("set", format!("RLIMIT_{name}"))?;
+        let (soft, hard) = sys::process::limit(limit.resource).step("read", limit.name())?;
+        if limit.soft > soft || limit.hard > hard {
+            let (soft, hard) = (soft.max(limit.soft), hard.max(limit.hard));
+            sys::process::set_limit(pid, limit.resource, soft, hard).step("raise", limit.name())?;
+        }
     }
     Ok(())
+}
+
+/// The child's side, when it has all that it needs: sets the limits as they shall be, which is never above what it has.
+///
+/// # Errors
+/// Each names the limit.
+pub fn settle(limits: &[Limit]) -> Result<(), Error> {
+    let own = rustix::process::getpid();
+    for limit in limits {
+        sys::process::set_limit(own, limit.resource, limit.soft, limit.hard).step("set", limit.name())?;
+    }
+    Ok(())
+}
+
+impl Limit {
+    fn name(&self) -> String {
+        format!("RLIMIT_{}", NAMES.get(self.resource as usize).copied().unwrap_or_default())
+    }
 }
