@@ -16,7 +16,7 @@ use crate::ui::Log;
 
 /// Builds the kernel.
 pub fn run(build: &Build) -> Result<Kernel> {
-    let inputs = Inputs::new("kernel", 1)
+    let inputs = Inputs::new("kernel", 2)
         .text("source", &build.sources.linux.pin())
         .text("epoch", &build.sources.epoch.to_string())
         .tree("kernel-config", &build.layout.kernel_config())?
@@ -27,6 +27,10 @@ pub fn run(build: &Build) -> Result<Kernel> {
         let source = configured(build, &mut shop.log, &shop.scratch)?;
         let shell = shell_in(build, &source)?;
         let jobs = format!("-j{}", build.jobs);
+        // This text is what `uname -v` shows, so it is a date for people; the other stages have only its number.
+        let when = format!("@{}", build.sources.epoch);
+        let date = cmd!(shell, "date -u -d {when} '+%a %b %e %H:%M:%S UTC %Y'").quiet().read()?;
+        shell.set_var("KBUILD_BUILD_TIMESTAMP", date);
         shop.log.run(make(build, &shell, &[&jobs, "bzImage"])?)?;
         copy(&source.join("arch/x86/boot/bzImage"), &shop.out.join("bzImage"))?;
         copy(&source.join(".config"), &shop.out.join("config"))
