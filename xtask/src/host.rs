@@ -23,11 +23,13 @@ pub enum Need {
     Vm,
     /// Run the tests.
     Test,
+    /// Show a configuration's menu.
+    Menu,
 }
 
 /// All needs, for `doctor`.
-pub const ALL_NEEDS: [Need; 6] =
-    [Need::Kernel, Need::Userland, Need::Runtime, Need::Iso, Need::Vm, Need::Test];
+pub const ALL_NEEDS: [Need; 7] =
+    [Need::Kernel, Need::Userland, Need::Runtime, Need::Iso, Need::Vm, Need::Test, Need::Menu];
 
 /// How to see whether a tool is there.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +67,7 @@ const fn file(
     Tool { name, probe: Probe::File(files), needs, apt, dnf, pacman, apk }
 }
 
-use Need::{Iso, Kernel, Runtime, Test, Userland, Vm};
+use Need::{Iso, Kernel, Menu, Runtime, Test, Userland, Vm};
 
 /// Packages in the order apt, dnf, pacman, apk.
 const TOOLS: &[Tool] = &[
@@ -120,6 +122,12 @@ const TOOLS: &[Tool] = &[
     file("UEFI firmware for QEMU (OVMF)", OVMF_CODE, &[Vm], ["ovmf", "edk2-ovmf", "edk2-ovmf", "ovmf"]),
     program("mkfs.ext4", &[Test], ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"]),
     program("git", &[Test], ["git", "git", "git", "git"]),
+    file(
+        "ncurses' headers",
+        &["/usr/include/ncurses.h", "/usr/include/ncursesw/ncurses.h"],
+        &[Menu],
+        ["libncurses-dev", "ncurses-devel", "ncurses", "ncurses-dev"],
+    ),
 ];
 
 /// Where distributions put OVMF's code image.

@@ -70,7 +70,7 @@ impl Job {
 
     /// What it needs the machine for.
     pub fn needs(&self) -> &'static [Need] {
-        use Need::{Iso, Kernel, Runtime, Test, Userland, Vm};
+        use Need::{Iso, Kernel, Menu, Runtime, Test, Userland, Vm};
         match self {
             Self::Doctor => &host::ALL_NEEDS,
             Self::Fetch | Self::Clean(_) => &[],
@@ -78,7 +78,7 @@ impl Job {
             Self::Busybox | Self::Tini | Self::Iproute2 => &[Userland],
             Self::Runtime => &[Runtime],
             Self::Initramfs(_) => &[Userland, Runtime],
-            Self::Menuconfig(_) => &[Kernel, Userland],
+            Self::Menuconfig(_) => &[Kernel, Userland, Menu],
             Self::Iso(_) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
             Self::Qemu(_) => &[Kernel, Userland, Runtime, Iso, Vm],
             Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Test],

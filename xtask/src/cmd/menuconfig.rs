@@ -36,7 +36,7 @@ pub fn run(build: &Build, which: Configured) -> Result<()> {
         .status()
         .context("make: cannot run")?;
     if !status.success() {
-        bail!("the menu did not start; it needs a terminal and ncurses' headers (Debian's libncurses-dev)");
+        bail!("the menu did not start, or ended with an error; it needs a terminal");
     }
     let changes = before.changes_to(&Config::parse(&read()?));
     remove_tree(&room)?;

@@ -2,6 +2,7 @@
 //! target/xtask/junit.xml, exit status 1 when anything failed. Must never: stop at the first failure, or skip a step
 //! without a word.
 
+mod as_user;
 mod clones;
 mod deny;
 
@@ -51,6 +52,7 @@ pub fn run(build: &Build, args: &TestArgs) -> Result<ExitCode> {
     });
     if files.is_some() && args.names.is_empty() {
         host_step(build, &mut report, "two clones, one image", 6, || clones::run(build));
+        host_step(build, &mut report, "qemu as a user calls it", 3, || as_user::run(build));
     }
     if let Some(files) = files {
         let acceleration = crate::vm::probe(build)?;

@@ -29,16 +29,14 @@ pub fn run(build: &Build) -> Result<()> {
     let kernel = image.kernel.image.path.parent().context("the kernel lies in no folder")?;
     let key = kernel.file_name().context("the kernel's folder has no name")?;
     hand_on(kernel, &cache.join("built/kernel").join(key))?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["run", "--quiet", "--package", "xtask", "--", "--cache-dir", path(&cache)?, "iso"])
+    // xtask works on the checkout around its current folder, so it need not be built again; the image's program is.
+    let status = Command::new(std::env::current_exe().context("xtask cannot find itself")?)
+        .args(["--cache-dir", path(&cache)?, "iso"])
         .current_dir(&clone)
-        // xtask itself need not be built again; the image's program is, below the clone's own target folder.
-        .env("CARGO_TARGET_DIR", build.layout.target().join("two-clones-xtask"))
         .env("TZ", "Asia/Kathmandu")
         .stdout(std::io::stderr())
         .status()
-        .context("cargo: cannot run")?;
+        .context("xtask: cannot run")?;
     if !status.success() {
         bail!("the second clone's image could not be built ({status})");
     }
