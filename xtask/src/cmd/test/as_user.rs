@@ -4,7 +4,7 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -21,7 +21,7 @@ pub fn run(build: &Build) -> Result<()> {
 
 /// `xtask qemu --direct WORDS...`, without input and without a terminal.
 fn qemu(build: &Build, words: &[&str]) -> Result<Output> {
-    Command::new(std::env::current_exe().context("xtask cannot find itself")?)
+    super::xtask()
         .arg("--cache-dir")
         .arg(build.layout.cache())
         .args(["qemu", "--direct"])

@@ -30,7 +30,7 @@ pub fn run(build: &Build) -> Result<()> {
     let key = kernel.file_name().context("the kernel's folder has no name")?;
     hand_on(kernel, &cache.join("built/kernel").join(key))?;
     // xtask works on the checkout around its current folder, so it need not be built again; the image's program is.
-    let status = Command::new(std::env::current_exe().context("xtask cannot find itself")?)
+    let status = super::xtask()
         .args(["--cache-dir", path(&cache)?, "iso"])
         .current_dir(&clone)
         .env("TZ", "Asia/Kathmandu")
