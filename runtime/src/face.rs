@@ -2,7 +2,8 @@
 //! Must never: do the work of a face itself.
 //!
 //! `runc` is the OCI runtime, `cni` the runtime side of CNI, and each plugin answers to its own name. Called by its
-//! own name the program is `coracle runc ...`, `coracle cni ...`, `coracle install DIR`, `coracle --version`.
+//! own name the program is `coracle runc ...`, `coracle cni ...`, `coracle install DIR`,
+//! `coracle xattrs LIST` (the image's start calls it), `coracle --version`.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -39,8 +40,14 @@ fn own_name(mut argv: Vec<OsString>) -> ExitCode {
             Some(dir) => install(Path::new(dir)),
             None => fail("usage: coracle install DIR"),
         },
+        Some("xattrs") => match argv.get(2).filter(|_| argv.len() == 3) {
+            Some(list) => crate::xattrs::main(Path::new(list)),
+            None => fail("usage: coracle xattrs LIST"),
+        },
         _ => {
-            eprintln!("usage: coracle runc ... | coracle cni ... | coracle install DIR | coracle --version");
+            eprintln!(
+                "usage: coracle runc ... | coracle cni ... | coracle install DIR | coracle xattrs LIST | coracle --version"
+            );
             ExitCode::from(1)
         }
     }

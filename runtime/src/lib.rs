@@ -8,3 +8,4 @@ pub mod face;
 pub mod netlink;
 pub mod oci;
 pub mod sys;
+pub mod xattrs;

@@ -1,6 +1,6 @@
 //! `NAME=DIR` -> an OCI bundle below /containers/NAME. In: a folder of this machine with config.json and the root file
 //! system that it names. Out: entries with the folder's own owners, modes and hard links, and a list of extended
-//! attributes that /etc/rc applies at boot (`setfattr`), since the cpio format has no room for them.
+//! attributes that /etc/rc applies at boot (`coracle xattrs`), since the cpio format has no room for them.
 //! Must never: follow a symbolic link out of the bundle.
 
 use std::collections::BTreeMap;
