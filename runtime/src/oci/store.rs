@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::cgroup::Cgroup;
 use super::report::Error;
 use super::report::Fails;
+use super::spec;
 use super::spec::Spec;
 
 /// An id is a folder's name, and part of others.
@@ -154,12 +155,8 @@ impl Store {
             }
             Err(error) => return Err(error).step("read", path.display()),
         };
-        let record = serde_json::from_slice(&text).map_err(|error| {
-            Error::new(format!(
-                "{}: {error}; remove {} if no process of the container is left",
-                path.display(),
-                folder.display()
-            ))
+        let record = spec::parse(&path.display().to_string(), &text).map_err(|error| {
+            Error::new(format!("{error}; remove {} if no process of the container is left", folder.display()))
         })?;
         Ok(Some(Container { record, folder }))
     }
@@ -224,8 +221,7 @@ impl Container {
     /// The folder can't be written.
     pub fn save(&self) -> Result<(), Error> {
         let path = self.folder.join("state.json");
-        let text = serde_json::to_vec(&self.record)
-            .map_err(|error| Error::new(format!("{}: {error}", path.display())))?;
+        let text = spec::text(&path.display().to_string(), &self.record)?;
         let temporary = self.folder.join("state.json.new");
         fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path)).step("write", path.display())
     }

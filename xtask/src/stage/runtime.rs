@@ -120,6 +120,8 @@ fn flags(root: &Path, cargo_home: &Path) -> String {
     [
         "-Ctarget-feature=+crt-static".to_owned(),
         "-Crelocation-model=pie".to_owned(),
+        // A static-pie relocates itself at each start: a bit a pointer instead of 24 bytes (67 kB of the program).
+        "-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned(),
         format!("--remap-path-prefix={}=coracle", root.display()),
         format!("--remap-path-prefix={}=cargo", cargo_home.display()),
     ]

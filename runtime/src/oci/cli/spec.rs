@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
+use crate::oci::spec;
 use crate::oci::spec::Hooks;
 use crate::oci::spec::Spec;
 use crate::oci::spec::hooks::Hook;
@@ -37,7 +38,7 @@ pub struct SpecArgs {
 /// runc's default configuration.
 pub fn default_spec() -> Spec {
     // A test shows that it is one; an empty one would be refused by everything.
-    serde_json::from_str(include_str!("default.json")).unwrap_or_default()
+    spec::parse("default.json", include_bytes!("default.json")).unwrap_or_default()
 }
 
 impl SpecArgs {
@@ -58,12 +59,7 @@ impl SpecArgs {
             spec.hooks = Some(network_hooks(&self.network, &self.publish)?);
         }
         let path = self.bundle.join("config.json");
-        let mut text = Vec::new();
-        let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
-        let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
-        serde::Serialize::serialize(&spec, &mut serializer)
-            .map_err(|error| Error::new(format!("config.json: {error}")))?;
-        text.push(b'\n');
+        let text = spec::text("config.json", &spec)?;
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path);
         let mut file = match file {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use crate::oci::report::Error;
+use crate::oci::spec;
 use crate::oci::spec::Resources;
 use crate::oci::spec::resources::BlockIo;
 use crate::oci::spec::resources::Cpu;
@@ -134,11 +135,7 @@ fn from_json(name: &str, from: impl Read) -> Result<Resources, Error> {
             "{name}: larger than {JSON_BYTES_MAX} bytes, so it is no resources section"
         )));
     }
-    let mut json = serde_json::Deserializer::from_slice(&text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| match error.path().to_string().as_str() {
-        "." => Error::new(format!("{name}: {}", error.inner())),
-        path => Error::new(format!("{name}: {path}: {}", error.inner())),
-    })
+    spec::parse(name, &text)
 }
 
 /// A number of bytes with a binary unit: `50M`, `1.5g`, `100KiB`, `4096`; `-1` for no limit.

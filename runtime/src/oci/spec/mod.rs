@@ -14,6 +14,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
 
 pub use hooks::Hooks;
 pub use linux::Linux;
@@ -92,7 +93,8 @@ pub fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Error> {
     parse(&name, &bytes)
 }
 
-/// Reads JSON text that came from `name`.
+/// Reads JSON text that came from `name`. All that holds a [`Spec`] or a part of one is read by this function and
+/// written by [`text`]: another of `serde_json`'s readers or writers is another copy of the whole schema's code.
 ///
 /// # Errors
 /// It is no such object.
@@ -105,6 +107,18 @@ pub fn parse<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T, 
     })?;
     json.end().map_err(|error| Error::new(format!("{name}: {error}")))?;
     Ok(value)
+}
+
+/// JSON text for the file `name`, in the form of runc's `spec`.
+///
+/// # Errors
+/// The value can't be told in JSON: a path that isn't UTF-8, say.
+pub fn text(name: &str, value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    let mut json = serde_json::Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t"));
+    value.serialize(&mut json).map_err(|error| Error::new(format!("{name}: {error}")))?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 #[cfg(test)]
