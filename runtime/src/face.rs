@@ -10,7 +10,21 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// The plugins, by the names that they answer to.
-pub const PLUGINS: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "portmap"];
+pub const PLUGINS: &[&str] = &[
+    "bridge",
+    "dummy",
+    "firewall",
+    "host-device",
+    "host-local",
+    "ipvlan",
+    "loopback",
+    "macvlan",
+    "portmap",
+    "ptp",
+    "static",
+    "tap",
+    "vlan",
+];
 
 /// Runs the face that `argv` asks for and returns its exit code.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
@@ -60,7 +74,7 @@ fn install(dir: &Path) -> ExitCode {
         Ok(own) => own,
         Err(error) => return fail(&format!("coracle: cannot find itself: {error}")),
     };
-    for name in ["runc", "cni"].into_iter().chain(PLUGINS) {
+    for name in ["runc", "cni"].into_iter().chain(PLUGINS.iter().copied()) {
         let link = dir.join(name);
         match std::fs::hard_link(&own, &link) {
             Ok(()) => println!("{}", link.display()),

@@ -84,6 +84,22 @@ impl<'a> Fields<'a> {
         self.typed(key, "a number from 0 to 4294967295", read)
     }
 
+    /// A VLAN's number, `first` (0 or 1) to 4094.
+    ///
+    /// # Errors
+    /// Code 6 when it is no number, 7 when it is no VLAN's.
+    pub fn vlan(&self, key: &str, first: u16) -> Result<Option<u16>, Error> {
+        let in_range = |number: &u16| (first..=4094).contains(number);
+        let read = |number| {
+            u16::try_from(number).ok().filter(in_range).ok_or_else(|| {
+                let message =
+                    format!("field {}: {number} is no VLAN, which are {first} to 4094", self.path(key));
+                Error::new(error::INVALID_CONFIG, message)
+            })
+        };
+        self.number(key)?.map(read).transpose()
+    }
+
     /// The elements of a list with their paths; absent is empty.
     ///
     /// # Errors

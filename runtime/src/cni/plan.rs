@@ -63,7 +63,7 @@ pub struct NetPlan {
     pub previous: Option<Reply>,
     /// The same as it came, to be passed through.
     pub previous_raw: Option<Value>,
-    /// Asked for by CNI_ARGS: an address and a MAC.
+    /// Asked for by CNI_ARGS: addresses, gateways and a MAC.
     pub args: Args,
     /// GC: the attachments that stay.
     pub valid: Vec<Attachment>,
@@ -72,8 +72,10 @@ pub struct NetPlan {
 /// What CNI_ARGS may hold (contract rule 23).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Args {
-    /// IP=
-    pub ip: Option<IpAddr>,
+    /// IP=: addresses, each perhaps with a prefix length.
+    pub ips: Vec<String>,
+    /// GATEWAY=
+    pub gateways: Vec<IpAddr>,
     /// MAC=
     pub mac: Option<String>,
 }
@@ -153,24 +155,29 @@ impl NetPlan {
         }
     }
 
-    /// The MAC that is asked for: CNI_ARGS, then args.cni.mac, then runtimeConfig.mac, the last one wins (rule 23).
+    /// The MAC that is asked for: field mac, CNI_ARGS, then args.cni.mac, then runtimeConfig.mac, the last one wins
+    /// (rule 23).
     ///
     /// # Errors
     /// Code 6 or 7 for a wrong one.
     pub fn wanted_mac(&self) -> Result<Option<[u8; 6]>, Error> {
-        let fields = self.fields()?;
-        let mut wanted = self.args.mac.clone();
-        for (outer, inner) in [("args", Some("cni")), ("runtimeConfig", None)] {
-            let Some(mut object) = fields.object(outer)? else { continue };
-            if let Some(inner) = inner {
-                let Some(nested) = object.object(inner)? else { continue };
-                object = nested;
-            }
-            if let Some(mac) = object.text("mac")?.filter(|mac| !mac.is_empty()) {
-                wanted = Some(mac.to_string());
-            }
+        let own = self.fields()?;
+        let mut wanted = own.text("mac")?.map(str::to_string);
+        wanted = self.args.mac.clone().or(wanted);
+        for object in self.callers_objects()? {
+            wanted = object.text("mac")?.filter(|mac| !mac.is_empty()).map(str::to_string).or(wanted);
         }
-        wanted.map(|text| parse_mac(&text)).transpose()
+        wanted.filter(|mac| !mac.is_empty()).map(|text| parse_mac(&text)).transpose()
+    }
+
+    /// Where a caller puts wishes into the configuration: args.cni, and before it runtimeConfig.
+    ///
+    /// # Errors
+    /// Code 6.
+    pub fn callers_objects(&self) -> Result<Vec<Fields<'_>>, Error> {
+        let fields = self.fields()?;
+        let args = fields.object("args")?.map(|args| args.object("cni")).transpose()?.flatten();
+        Ok(args.into_iter().chain(fields.object("runtimeConfig")?).collect())
     }
 }
 
@@ -270,11 +277,17 @@ fn parse_args(text: &str) -> Result<Args, Error> {
         let (key, value) =
             pair.split_once('=').ok_or_else(|| wrong(format!("CNI_ARGS: {pair:?} is not KEY=VALUE")))?;
         match key {
-            "IP" => {
-                let bare = value.split_once('/').map_or(value, |(address, _)| address);
-                let address =
-                    bare.parse().map_err(|_| wrong(format!("CNI_ARGS: IP {value:?} is no address")))?;
-                args.ip = Some(address);
+            "IP" | "GATEWAY" => {
+                for item in value.split(',').map(str::trim) {
+                    let bare = item.split_once('/').map_or(item, |(address, _)| address);
+                    let address =
+                        bare.parse().map_err(|_| wrong(format!("CNI_ARGS: {key} {item:?} is no address")))?;
+                    if key == "IP" {
+                        args.ips.push(item.to_string());
+                    } else {
+                        args.gateways.push(address);
+                    }
+                }
             }
             "MAC" => args.mac = Some(value.to_string()),
             "IgnoreUnknown" => ignore_unknown = matches!(value, "1" | "true"),
@@ -436,7 +449,10 @@ mod tests {
 
     #[test]
     fn rule_23_cni_args_and_the_order_of_macs() {
-        assert_eq!(parse_args("IP=10.0.0.5;MAC=02:00:00:00:00:01").unwrap().ip, "10.0.0.5".parse().ok());
+        assert_eq!(parse_args("IP=10.0.0.5;MAC=02:00:00:00:00:01").unwrap().ips, ["10.0.0.5"]);
+        let several = parse_args("IP=10.0.0.5/24,fd00::5/64;GATEWAY=10.0.0.1").unwrap();
+        assert_eq!((several.ips.len(), several.gateways.len()), (2, 1));
+        assert_eq!(parse_args("GATEWAY=x").unwrap_err().code, 4);
         assert_eq!(parse_args("FOO=1").unwrap_err().code, 4);
         assert!(parse_args("FOO=1;IgnoreUnknown=1").is_ok());
         assert!(parse_args("IgnoreUnknown=true;FOO=1").is_ok());

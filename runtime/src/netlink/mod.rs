@@ -4,6 +4,7 @@
 //! In: typed requests. Out: typed answers, `Errno`. Must never: run a program, sleep, or know of CNI.
 
 pub mod conntrack;
+pub mod link;
 pub mod message;
 pub mod namespace;
 pub mod nft;

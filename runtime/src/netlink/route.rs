@@ -1,60 +1,51 @@
-//! Links, addresses and routes ([rtnetlink(7)](https://man7.org/linux/man-pages/man7/rtnetlink.7.html)).
+//! Addresses and routes ([rtnetlink(7)](https://man7.org/linux/man-pages/man7/rtnetlink.7.html)); the socket's methods
+//! for links are in `link.rs`.
 //!
-//! In: names, indexes, addresses. Out: links, addresses, routes as values. Must never: list what it can ask for by name.
+//! In: indexes, addresses. Out: addresses and routes as values. Must never: know of a container.
 
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
+use super::link::Link;
 use super::message::Message;
 use super::message::find;
-use super::message::text_of;
 use super::message::u16_at;
 use super::message::u32_at;
 use super::socket::Socket;
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
-const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
-const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
-const DUMP: u16 = 0x300;
-const EXCLUSIVE: u16 = 0x200;
-const CREATE: u16 = 0x400;
-
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_MASTER: u16 = 10;
-const IFLA_PROTINFO: u16 = 12;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const VETH_INFO_PEER: u16 = 1;
-const IFLA_BRPORT_MODE: u16 = 4;
-const LINK_HEADER_LEN: usize = 16;
+pub(super) const REQUEST: u16 = 0x1;
+pub(super) const ACK: u16 = 0x4;
+pub(super) const DUMP: u16 = 0x300;
+pub(super) const EXCLUSIVE: u16 = 0x200;
+pub(super) const CREATE: u16 = 0x400;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u32 = 0x02;
+/// Somebody else has the address.
+pub const IFA_F_DADFAILED: u32 = 0x08;
+/// It is not known yet whether somebody else has the address.
+pub const IFA_F_TENTATIVE: u32 = 0x40;
+const RTMGRP_LINK: u32 = 0x1;
+const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 const ADDRESS_HEADER_LEN: usize = 8;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_METRICS: u16 = 8;
 const RTA_TABLE: u16 = 15;
 const RTAX_MTU: u16 = 2;
@@ -65,12 +56,8 @@ const RT_TABLE_MAIN: u32 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_NOWHERE: u8 = 255;
 const RTN_UNICAST: u8 = 1;
-
-/// IFF_UP
-pub const UP: u32 = 0x1;
-/// IFF_PROMISC
-pub const PROMISC: u32 = 0x100;
 
 /// An address and the length of its network's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,53 +116,6 @@ impl std::str::FromStr for Network {
     }
 }
 
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Its number in its namespace.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Its link-layer address.
-    pub mac: Vec<u8>,
-    /// In bytes.
-    pub mtu: u32,
-    /// `IFF_*`.
-    pub flags: u32,
-    /// `bridge`, `veth`, ...; empty for hardware.
-    pub kind: String,
-    /// The index of the bridge it is a port of, or 0.
-    pub master: u32,
-}
-
-/// A pair of interfaces to be made, the second one in another namespace.
-#[derive(Debug)]
-pub struct VethPair<'a> {
-    /// The name on this side.
-    pub name: &'a str,
-    /// The bridge that this side becomes a port of, or 0.
-    pub master: u32,
-    /// In bytes; `None` leaves the kernel's.
-    pub mtu: Option<u32>,
-    /// The name on the other side.
-    pub peer_name: &'a str,
-    /// The other side's link-layer address; `None` for a random one.
-    pub peer_mac: Option<[u8; 6]>,
-    /// The other side's namespace.
-    pub peer_namespace: BorrowedFd<'a>,
-}
-
-/// What to change of a link; `None` leaves it.
-#[derive(Debug, Default, Clone)]
-pub struct LinkChange {
-    /// `IFF_*` bits to set.
-    pub flags: u32,
-    /// In bytes.
-    pub mtu: Option<u32>,
-    /// The link-layer address.
-    pub mac: Option<[u8; 6]>,
-}
-
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
@@ -185,6 +125,8 @@ pub struct Address {
     pub index: u32,
     /// RT_SCOPE_*: 0 global, 253 link, 254 host.
     pub scope: u8,
+    /// IFA_F_*
+    pub flags: u32,
 }
 
 /// A route to be made, or one that is there.
@@ -206,11 +148,52 @@ pub struct Route {
     pub table: Option<u32>,
     /// RT_SCOPE_*.
     pub scope: Option<u8>,
+    /// The address that packets by this route are sent from.
+    pub source: Option<IpAddr>,
+}
+
+impl Route {
+    /// A route with nothing but where to, by way of what, and by which interface.
+    pub fn plain(destination: Network, gateway: Option<IpAddr>, index: u32) -> Route {
+        Route {
+            destination,
+            gateway,
+            index,
+            mtu: None,
+            advmss: None,
+            priority: None,
+            table: None,
+            scope: None,
+            source: None,
+        }
+    }
+}
+
+/// Tells when links or IPv6 addresses of a network namespace change.
+#[derive(Debug)]
+pub struct AddressNews(Socket);
+
+impl AddressNews {
+    /// Listens in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// As `Socket::open`.
+    pub fn open() -> Result<AddressNews, Errno> {
+        Ok(AddressNews(Socket::open_groups(None, RTMGRP_LINK | RTMGRP_IPV6_IFADDR)?))
+    }
+
+    /// Waits for a change; false when there was none until `deadline`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn wait(&mut self, deadline: std::time::Instant) -> Result<bool, Errno> {
+        self.0.wait(deadline)
+    }
 }
 
 /// A NETLINK_ROUTE socket in one network namespace.
 #[derive(Debug)]
-pub struct RouteSocket(Socket);
+pub struct RouteSocket(pub(super) Socket);
 
 impl RouteSocket {
     /// Opens it in the calling thread's namespace.
@@ -227,129 +210,6 @@ impl RouteSocket {
     /// As `namespace::inside` and `Socket::open`.
     pub fn open_in(namespace: BorrowedFd<'_>) -> Result<RouteSocket, Errno> {
         super::namespace::inside(namespace, RouteSocket::open)
-    }
-
-    /// The link called `name`, or `None`.
-    ///
-    /// # Errors
-    /// The kernel's, ENODEV excepted.
-    pub fn link(&mut self, name: &str) -> Result<Option<Link>, Errno> {
-        let mut message = Message::new(RTM_GETLINK, REQUEST | ACK, &link_header(0, 0, 0));
-        message.text(IFLA_IFNAME, name);
-        self.one_link(message)
-    }
-
-    /// The link with that index, or `None`.
-    ///
-    /// # Errors
-    /// The kernel's, ENODEV excepted.
-    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Errno> {
-        self.one_link(Message::new(RTM_GETLINK, REQUEST | ACK, &link_header(index, 0, 0)))
-    }
-
-    fn one_link(&mut self, message: Message) -> Result<Option<Link>, Errno> {
-        match self.0.request(message) {
-            Ok(answers) => Ok(answers.iter().find_map(|answer| parse_link(&answer.payload))),
-            Err(Errno::NODEV) => Ok(None),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// Makes a bridge. Its address is given, so that it does not follow that of the ports (br_stp_if.c).
-    ///
-    /// # Errors
-    /// EEXIST when the name is taken; the kernel's.
-    pub fn create_bridge(&mut self, name: &str, mac: [u8; 6], mtu: Option<u32>) -> Result<(), Errno> {
-        let mut message =
-            Message::new(RTM_NEWLINK, REQUEST | ACK | CREATE | EXCLUSIVE, &link_header(0, UP, UP));
-        message.text(IFLA_IFNAME, name);
-        message.attribute(IFLA_ADDRESS, &mac);
-        if let Some(mtu) = mtu {
-            message.native_u32(IFLA_MTU, mtu);
-        }
-        message.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
-        self.0.request(message).map(drop)
-    }
-
-    /// Makes a veth pair whose other side appears in its namespace under its name at once. This side comes up at
-    /// once too; the other cannot (ENOTCONN), since it is registered before it has a peer.
-    ///
-    /// # Errors
-    /// EEXIST when a name is taken on either side; the kernel's.
-    pub fn create_veth(&mut self, pair: &VethPair<'_>) -> Result<(), Errno> {
-        let mut message =
-            Message::new(RTM_NEWLINK, REQUEST | ACK | CREATE | EXCLUSIVE, &link_header(0, UP, UP));
-        message.text(IFLA_IFNAME, pair.name);
-        if pair.master != 0 {
-            message.native_u32(IFLA_MASTER, pair.master);
-        }
-        if let Some(mtu) = pair.mtu {
-            message.native_u32(IFLA_MTU, mtu);
-        }
-        message.nest(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_KIND, "veth");
-            info.nest(IFLA_INFO_DATA, |data| {
-                data.nest(VETH_INFO_PEER, |peer| {
-                    peer.raw(&link_header(0, 0, 0));
-                    peer.text(IFLA_IFNAME, pair.peer_name);
-                    if let Some(mtu) = pair.mtu {
-                        peer.native_u32(IFLA_MTU, mtu);
-                    }
-                    if let Some(mac) = pair.peer_mac {
-                        peer.attribute(IFLA_ADDRESS, &mac);
-                    }
-                    peer.attribute(IFLA_NET_NS_FD, &pair.peer_namespace.as_raw_fd().to_ne_bytes());
-                });
-            });
-        });
-        self.0.request(message).map(drop)
-    }
-
-    /// Changes a link.
-    ///
-    /// # Errors
-    /// ENODEV; the kernel's.
-    pub fn change_link(&mut self, index: u32, change: &LinkChange) -> Result<(), Errno> {
-        let header = link_header(index, change.flags, change.flags);
-        let mut message = Message::new(RTM_SETLINK, REQUEST | ACK, &header);
-        if let Some(mtu) = change.mtu {
-            message.native_u32(IFLA_MTU, mtu);
-        }
-        if let Some(mac) = change.mac {
-            message.attribute(IFLA_ADDRESS, &mac);
-        }
-        self.0.request(message).map(drop)
-    }
-
-    /// Brings a link up.
-    ///
-    /// # Errors
-    /// As `change_link`.
-    pub fn set_up(&mut self, index: u32) -> Result<(), Errno> {
-        self.change_link(index, &LinkChange { flags: UP, ..LinkChange::default() })
-    }
-
-    /// Lets a bridge send a frame back through the port that it came from.
-    ///
-    /// # Errors
-    /// EINVAL when the link is no bridge's port.
-    pub fn set_hairpin(&mut self, port: u32) -> Result<(), Errno> {
-        let mut header = link_header(port, 0, 0);
-        header[0] = 7; // AF_BRIDGE
-        let mut message = Message::new(RTM_SETLINK, REQUEST | ACK, &header);
-        message.nest(IFLA_PROTINFO, |info| info.attribute(IFLA_BRPORT_MODE, &[1]));
-        self.0.request(message).map(drop)
-    }
-
-    /// Removes a link; one that is gone already is fine.
-    ///
-    /// # Errors
-    /// The kernel's, ENODEV excepted.
-    pub fn delete_link(&mut self, index: u32) -> Result<(), Errno> {
-        match self.0.request(Message::new(RTM_DELLINK, REQUEST | ACK, &link_header(index, 0, 0))) {
-            Ok(_) | Err(Errno::NODEV) => Ok(()),
-            Err(errno) => Err(errno),
-        }
     }
 
     /// Gives an interface an address; one that it has already is fine. Without duplicate address detection for IPv6
@@ -403,34 +263,21 @@ impl RouteSocket {
     /// ENETUNREACH when the gateway is on no network of ours; the kernel's, EEXIST excepted.
     pub fn add_route(&mut self, route: &Route) -> Result<(), Errno> {
         let default_scope = if route.gateway.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
-        let mut header = [0; ROUTE_HEADER_LEN];
-        header[0] = family_of(route.destination.address);
-        header[1] = route.destination.prefix;
-        header[4] = RT_TABLE_UNSPEC; // RTA_TABLE says which
-        header[5] = RTPROT_BOOT;
-        header[6] = route.scope.unwrap_or(default_scope);
-        header[7] = RTN_UNICAST;
-        let mut message = Message::new(RTM_NEWROUTE, REQUEST | ACK | CREATE | EXCLUSIVE, &header);
-        put_address(&mut message, RTA_DST, route.destination.base().address);
-        message.native_u32(RTA_OIF, route.index);
-        message.native_u32(RTA_TABLE, route.table.unwrap_or(RT_TABLE_MAIN));
-        if let Some(gateway) = route.gateway {
-            put_address(&mut message, RTA_GATEWAY, gateway);
-        }
-        if let Some(priority) = route.priority {
-            message.native_u32(RTA_PRIORITY, priority);
-        }
-        if route.mtu.is_some() || route.advmss.is_some() {
-            message.nest(RTA_METRICS, |metrics| {
-                for (kind, value) in [(RTAX_MTU, route.mtu), (RTAX_ADVMSS, route.advmss)] {
-                    if let Some(value) = value {
-                        metrics.native_u32(kind, value);
-                    }
-                }
-            });
-        }
-        match self.0.request(message) {
+        let scope = route.scope.unwrap_or(default_scope);
+        match self.0.request(route_message(RTM_NEWROUTE, CREATE | EXCLUSIVE, RTPROT_BOOT, scope, route)) {
             Ok(_) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes a route, whoever made it; one that is gone already is fine.
+    ///
+    /// # Errors
+    /// The kernel's, ESRCH excepted.
+    pub fn delete_route(&mut self, route: &Route) -> Result<(), Errno> {
+        let scope = route.scope.unwrap_or(RT_SCOPE_NOWHERE); // which matches any
+        match self.0.request(route_message(RTM_DELROUTE, 0, 0, scope, route)) {
+            Ok(_) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
@@ -442,6 +289,16 @@ impl RouteSocket {
     pub fn routes(&mut self) -> Result<Vec<Route>, Errno> {
         let answers = self.0.dump(|| Message::new(RTM_GETROUTE, REQUEST | DUMP, &[0; ROUTE_HEADER_LEN]))?;
         Ok(answers.iter().filter_map(|answer| parse_route(&answer.payload)).collect())
+    }
+
+    /// The interface of the first default route, or `None`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn default_route_interface(&mut self) -> Result<Option<Link>, Errno> {
+        let routes = self.routes()?;
+        let default = routes.iter().find(|route| route.destination.prefix == 0);
+        default.map_or(Ok(None), |route| self.link_by_index(route.index))
     }
 
     /// The index of the interface by which packets to `destination` leave, or `None` when there is no way.
@@ -464,20 +321,44 @@ impl RouteSocket {
     }
 }
 
-fn link_header(index: u32, flags: u32, change: u32) -> [u8; LINK_HEADER_LEN] {
-    let mut header = [0; LINK_HEADER_LEN];
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[8..12].copy_from_slice(&flags.to_ne_bytes());
-    header[12..16].copy_from_slice(&change.to_ne_bytes());
-    header
-}
-
 fn address_header(index: u32, network: Network) -> [u8; ADDRESS_HEADER_LEN] {
     let mut header = [0; ADDRESS_HEADER_LEN];
     header[0] = family_of(network.address);
     header[1] = network.prefix;
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header
+}
+
+fn route_message(kind: u16, flags: u16, protocol: u8, scope: u8, route: &Route) -> Message {
+    let mut header = [0; ROUTE_HEADER_LEN];
+    header[0] = family_of(route.destination.address);
+    header[1] = route.destination.prefix;
+    header[4] = RT_TABLE_UNSPEC; // RTA_TABLE says which
+    header[5] = protocol;
+    header[6] = scope;
+    header[7] = RTN_UNICAST;
+    let mut message = Message::new(kind, REQUEST | ACK | flags, &header);
+    put_address(&mut message, RTA_DST, route.destination.base().address);
+    message.native_u32(RTA_OIF, route.index);
+    message.native_u32(RTA_TABLE, route.table.unwrap_or(RT_TABLE_MAIN));
+    for (kind, address) in [(RTA_GATEWAY, route.gateway), (RTA_PREFSRC, route.source)] {
+        if let Some(address) = address {
+            put_address(&mut message, kind, address);
+        }
+    }
+    if let Some(priority) = route.priority {
+        message.native_u32(RTA_PRIORITY, priority);
+    }
+    if route.mtu.is_some() || route.advmss.is_some() {
+        message.nest(RTA_METRICS, |metrics| {
+            for (kind, value) in [(RTAX_MTU, route.mtu), (RTAX_ADVMSS, route.advmss)] {
+                if let Some(value) = value {
+                    metrics.native_u32(kind, value);
+                }
+            }
+        });
+    }
+    message
 }
 
 fn family_of(address: IpAddr) -> u8 {
@@ -507,20 +388,6 @@ pub fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-fn parse_link(payload: &[u8]) -> Option<Link> {
-    let attributes = payload.get(LINK_HEADER_LEN..)?;
-    let info = find(attributes, IFLA_LINKINFO).unwrap_or_default();
-    Some(Link {
-        index: u32_at(payload, 4)?,
-        flags: u32_at(payload, 8)?,
-        name: text_of(find(attributes, IFLA_IFNAME)?),
-        mac: find(attributes, IFLA_ADDRESS).unwrap_or_default().to_vec(),
-        mtu: find(attributes, IFLA_MTU).and_then(|value| u32_at(value, 0)).unwrap_or(0),
-        kind: find(info, IFLA_INFO_KIND).map(text_of).unwrap_or_default(),
-        master: find(attributes, IFLA_MASTER).and_then(|value| u32_at(value, 0)).unwrap_or(0),
-    })
-}
-
 fn parse_address(payload: &[u8]) -> Option<Address> {
     let attributes = payload.get(ADDRESS_HEADER_LEN..)?;
     let address = find(attributes, IFA_LOCAL).or_else(|| find(attributes, IFA_ADDRESS))?;
@@ -528,6 +395,7 @@ fn parse_address(payload: &[u8]) -> Option<Address> {
         network: Network { address: address_of(address)?, prefix: *payload.get(1)? },
         index: u32_at(payload, 4)?,
         scope: *payload.get(3)?,
+        flags: find(attributes, IFA_FLAGS).and_then(|value| u32_at(value, 0)).unwrap_or(0),
     })
 }
 
@@ -555,6 +423,7 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
         priority: number(RTA_PRIORITY),
         table: number(RTA_TABLE),
         scope: payload.get(6).copied(),
+        source: find(attributes, RTA_PREFSRC).and_then(address_of),
     })
 }
 
@@ -578,13 +447,5 @@ mod tests {
         for wrong in ["10.0.0.0", "10.0.0.0/33", "a/8", "::/129", "10.0.0.0/-1", "/"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn the_loopback_of_this_machine_is_found_by_name() {
-        let mut socket = RouteSocket::open().unwrap();
-        let lo = socket.link("lo").unwrap().unwrap();
-        assert_eq!((lo.index, lo.name.as_str()), (1, "lo"));
-        assert_eq!(socket.link("no-such-link").unwrap(), None);
     }
 }

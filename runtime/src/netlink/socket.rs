@@ -3,7 +3,11 @@
 //! In: messages. Out: what the kernel answered, or its errno. Must never: wait for what the kernel has not promised.
 
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::Protocol;
@@ -40,13 +44,21 @@ impl Socket {
     /// EPROTONOSUPPORT when the kernel lacks the protocol; EMFILE, ENOMEM.
     #[doc(alias = "socket")]
     pub fn open(protocol: Option<Protocol>) -> Result<Socket, Errno> {
+        Socket::open_groups(protocol, 0)
+    }
+
+    /// The same, which also hears what the kernel tells the multicast `groups`.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_groups(protocol: Option<Protocol>, groups: u32) -> Result<Socket, Errno> {
         let fd = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
             protocol,
         )?;
-        rustix::net::bind(&fd, &rustix::net::netlink::SocketAddrNetlink::new(0, 0))?;
+        rustix::net::bind(&fd, &rustix::net::netlink::SocketAddrNetlink::new(0, groups))?;
         Ok(Socket { fd, sequence: 0 })
     }
 
@@ -135,6 +147,24 @@ impl Socket {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Waits until something comes that nobody asked for, and drops it; false when nothing did until `deadline`.
+    ///
+    /// # Errors
+    /// The kernel's; what it had to drop counts as something.
+    pub fn wait(&mut self, deadline: Instant) -> Result<bool, Errno> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout)))?;
+        if ready > 0 {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(ready > 0)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {

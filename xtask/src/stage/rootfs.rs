@@ -140,7 +140,21 @@ const EXAMPLE_ROOT: &str = "usr/lib/coracle/rootfs";
 const FACES: [&str; 2] = ["usr/bin/runc", "usr/bin/cni"];
 
 /// The plugins whose names the program answers to.
-const PLUGINS: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "portmap"];
+const PLUGINS: &[&str] = &[
+    "bridge",
+    "dummy",
+    "firewall",
+    "host-device",
+    "host-local",
+    "ipvlan",
+    "loopback",
+    "macvlan",
+    "portmap",
+    "ptp",
+    "static",
+    "tap",
+    "vlan",
+];
 
 /// Overlay + parts + bundles -> the tree.
 pub fn run(build: &Build, parts: &Parts, contents: &Contents) -> Result<Rootfs> {
@@ -266,7 +280,7 @@ mod tests {
             .split_once("pub const PLUGINS")
             .unwrap()
             .1
-            .split_once("] = [")
+            .split_once("] = &[")
             .unwrap()
             .1
             .split_once("];")

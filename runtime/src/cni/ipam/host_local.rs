@@ -224,17 +224,19 @@ impl Pool {
             ));
         }
         check_sets(&sets)?;
-        let mut wanted: Vec<IpAddr> = plan.args.ip.into_iter().collect();
-        let cni_args = fields.object("args")?.map(|args| args.object("cni")).transpose()?.flatten();
-        for object in [cni_args, runtime].into_iter().flatten() {
+        let address = |text: &str, place: &str| -> Result<IpAddr, Error> {
+            let bare = text.split_once('/').map_or(text, |(address, _)| address);
+            bare.parse().map_err(|_| {
+                Error::new(error::INVALID_CONFIG, format!("field {place}: {text:?} is no address"))
+            })
+        };
+        let mut wanted = Vec::new();
+        for text in &plan.args.ips {
+            wanted.push(address(text, "CNI_ARGS")?);
+        }
+        for object in plan.callers_objects()? {
             for text in object.texts("ips")? {
-                let bare = text.split_once('/').map_or(text.as_str(), |(address, _)| address);
-                wanted.push(bare.parse().map_err(|_| {
-                    Error::new(
-                        error::INVALID_CONFIG,
-                        format!("field {}: {text:?} is no address", object.path("ips")),
-                    )
-                })?);
+                wanted.push(address(&text, &object.path("ips"))?);
             }
         }
         wanted.dedup();

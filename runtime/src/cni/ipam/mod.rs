@@ -4,6 +4,7 @@
 //! Must never: make an interface.
 
 pub mod host_local;
+pub mod static_addresses;
 mod store;
 
 use super::error;

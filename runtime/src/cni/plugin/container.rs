@@ -6,21 +6,33 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
+use std::time::Instant;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::interface::differs;
 use crate::cni::error;
 use crate::cni::error::Error;
 use crate::cni::plan::NetPlan;
 use crate::cni::plan::format_mac;
 use crate::cni::reply::Interface;
 use crate::cni::reply::Reply;
+use crate::netlink::link::LOWER_UP;
+use crate::netlink::link::Link;
+use crate::netlink::link::UP;
 use crate::netlink::namespace;
 use crate::netlink::route;
+use crate::netlink::route::AddressNews;
+use crate::netlink::route::IFA_F_DADFAILED;
+use crate::netlink::route::IFA_F_TENTATIVE;
+use crate::netlink::route::Network;
 use crate::netlink::route::RouteSocket;
-use crate::netlink::route::UP;
+
+/// The kernel asks once and waits a second by default; a busy machine may take longer.
+const DUPLICATE_DETECTION_MAX: Duration = Duration::from_secs(10);
 
 /// The container's namespace and a route socket in it.
 ///
@@ -84,6 +96,7 @@ pub fn configure(
     socket: &mut RouteSocket,
     ifname: &str,
     reply: &Reply,
+    detect_duplicates: bool,
 ) -> Result<(), Error> {
     let link = socket.link(ifname).map_err(|errno| Error::failed(ifname, errno))?;
     let link = link.ok_or_else(|| Error::failed(ifname, "it is gone from the namespace"))?;
@@ -92,22 +105,63 @@ pub fn configure(
     }
     // The neighbours learn of a reused address at once, without a packet of ours.
     let _ = namespace::inside(netns, || {
-        let _ = std::fs::write(format!("/proc/sys/net/ipv4/conf/{ifname}/arp_notify"), "1");
+        for key in ["ipv4/conf/IF/arp_notify", "ipv6/conf/IF/ndisc_notify"] {
+            let _ = std::fs::write(format!("/proc/sys/net/{}", key.replace("IF", ifname)), "1");
+        }
         Ok(())
     });
     for ip in &reply.ips {
-        let added = socket.add_address(link.index, ip.address, true);
+        let added = socket.add_address(link.index, ip.address, !detect_duplicates);
         added.map_err(|errno| Error::failed(format!("address {} on {ifname}", ip.address), errno))?;
     }
     socket
         .set_up(link.index)
         .map_err(|errno| Error::failed(format!("{ifname} can't be brought up"), errno))?;
+    if detect_duplicates {
+        let ours: Vec<Network> = reply.ips.iter().map(|ip| ip.address).collect();
+        await_addresses(netns, socket, link.index, ifname, &ours)?;
+    }
     for wanted in &reply.routes {
         let route = resolve(wanted, reply, link.index);
         let added = socket.add_route(&route);
         added.map_err(|errno| Error::failed(format!("route to {} by {ifname}", wanted.dst), errno))?;
     }
     Ok(())
+}
+
+/// Waits until the kernel knows that nobody else has the interface's new addresses (contract rule 26: it tells).
+fn await_addresses(
+    netns: BorrowedFd<'_>,
+    socket: &mut RouteSocket,
+    index: u32,
+    ifname: &str,
+    ours: &[Network],
+) -> Result<(), Error> {
+    let failed = |errno: Errno| Error::failed(format!("addresses of {ifname}"), errno);
+    // Listening comes before looking, so that nothing is missed in between.
+    let mut news = namespace::inside(netns, AddressNews::open).map_err(failed)?;
+    let deadline = Instant::now() + DUPLICATE_DETECTION_MAX;
+    loop {
+        let link = socket.link_by_index(index).map_err(failed)?;
+        if link.is_none_or(|link| link.flags & LOWER_UP == 0) {
+            return Ok(()); // nobody can be asked until it has a carrier
+        }
+        let mut addresses = socket.addresses(index).map_err(failed)?;
+        addresses.retain(|address| ours.contains(&address.network));
+        if let Some(taken) = addresses.iter().find(|address| address.flags & IFA_F_DADFAILED != 0) {
+            let message = format!("address {} of {ifname} is in use by a neighbour", taken.network);
+            return Err(Error::new(error::OTHER, message));
+        }
+        if addresses.iter().all(|address| address.flags & IFA_F_TENTATIVE == 0) {
+            return Ok(());
+        }
+        if !news.wait(deadline).map_err(failed)? {
+            return Err(Error::failed(
+                format!("addresses of {ifname}"),
+                "the kernel does not come to an end with duplicate address detection",
+            ));
+        }
+    }
 }
 
 /// A result's route with the gateway that it means.
@@ -121,6 +175,7 @@ fn resolve(wanted: &crate::cni::reply::Route, reply: &Reply, index: u32) -> rout
         priority: wanted.priority,
         table: wanted.table,
         scope: wanted.scope.and_then(|scope| u8::try_from(scope).ok()),
+        source: None,
     }
 }
 
@@ -128,23 +183,23 @@ fn gateway_of(reply: &Reply, v4: bool) -> Option<IpAddr> {
     reply.ips.iter().filter(|ip| ip.address.address.is_ipv4() == v4).find_map(|ip| ip.gateway)
 }
 
-/// CHECK: the interface is as the result says (contract rule 16). A later plugin may have changed the MAC, and
-/// the result that CHECK gets then says so; the MTU is nobody's promise.
+/// CHECK: the interface is as the result says (contract rule 16); it is handed back. A later plugin may have changed the
+/// MAC, and the result that CHECK gets then says so; the MTU is nobody's promise.
 ///
 /// # Errors
 /// Code 101, naming what differs.
-pub fn check(socket: &mut RouteSocket, ifname: &str, reply: &Reply) -> Result<(), Error> {
-    let differs = |message: String| Error::new(error::CHECK_FAILED, message);
+pub fn check(socket: &mut RouteSocket, ifname: &str, reply: &Reply, is_up: bool) -> Result<Link, Error> {
     let link = socket.link(ifname).map_err(|errno| Error::failed(ifname, errno))?;
     let link = link.ok_or_else(|| differs(format!("interface {ifname} is gone")))?;
-    if link.flags & UP == 0 {
+    if is_up && link.flags & UP == 0 {
         return Err(differs(format!("interface {ifname} is down")));
     }
-    if let Some(told) = told_interface(reply, ifname) {
-        let mac = format_mac(&link.mac);
-        if !told.mac.is_empty() && !told.mac.eq_ignore_ascii_case(&mac) {
-            return Err(differs(format!("interface {ifname} has the MAC {mac}, not {}", told.mac)));
-        }
+    let Some(told) = told_interface(reply, ifname) else {
+        return Err(differs(format!("prevResult names no interface {ifname} of the container")));
+    };
+    let mac = format_mac(&link.mac);
+    if !told.mac.is_empty() && !told.mac.eq_ignore_ascii_case(&mac) {
+        return Err(differs(format!("interface {ifname} has the MAC {mac}, not {}", told.mac)));
     }
     let addresses = socket.addresses(link.index).map_err(|errno| Error::failed("addresses", errno))?;
     for ip in reply.ips.iter().filter(|ip| belongs(ip, reply, ifname)) {
@@ -162,7 +217,7 @@ pub fn check(socket: &mut RouteSocket, ifname: &str, reply: &Reply) -> Result<()
             return Err(differs(format!("the route to {} is gone", wanted.dst)));
         }
     }
-    Ok(())
+    Ok(link)
 }
 
 fn told_interface<'a>(reply: &'a Reply, ifname: &str) -> Option<&'a Interface> {

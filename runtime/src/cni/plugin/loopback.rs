@@ -14,8 +14,8 @@ use crate::cni::plan::NetPlan;
 use crate::cni::reply::Interface;
 use crate::cni::reply::IpConfig;
 use crate::cni::reply::Reply;
+use crate::netlink::link::UP;
 use crate::netlink::route::RouteSocket;
-use crate::netlink::route::UP;
 
 const NAME: &str = "lo";
 
@@ -62,7 +62,7 @@ fn add(plan: &NetPlan) -> Result<Value, Error> {
     Reply { interfaces: vec![interface], ips: ips.collect(), ..Reply::default() }.to_json(plan.version)
 }
 
-fn link(socket: &mut RouteSocket) -> Result<crate::netlink::route::Link, Error> {
+fn link(socket: &mut RouteSocket) -> Result<crate::netlink::link::Link, Error> {
     let found = socket.link(NAME).map_err(|errno| Error::failed("lo can't be looked up", errno))?;
     found.ok_or_else(|| Error::new(error::OTHER, "the namespace has no lo"))
 }

@@ -1,12 +1,14 @@
-//! bridge's ipMasq: what leaves the container's network gets the host's address.
+//! ipMasq of bridge and ptp: what leaves the container's network gets the host's address.
 //!
 //! In: an attachment and its addresses. Out: rules in `inet cni_plugins_masquerade`. Must never: masquerade multicast.
 
 use std::net::IpAddr;
 
+use super::interface::differs;
 use crate::cni::error::Error;
 use crate::cni::plan::Attachment;
 use crate::cni::reply::IpConfig;
+use crate::cni::reply::Reply;
 use crate::cni::rules;
 use crate::cni::rules::Chain;
 use crate::cni::rules::Table;
@@ -62,4 +64,15 @@ pub fn add(attachment: &Attachment, ips: &[IpConfig]) -> Result<(), Error> {
         Rule { chain: CHAIN, expressions, comment: rules::comment(attachment) }
     };
     rules::add(&TABLE, &ips.iter().map(rule).collect::<Vec<_>>())
+}
+
+/// CHECK: an attachment that is masqueraded still is.
+///
+/// # Errors
+/// Code 101.
+pub fn check(is_wanted: bool, attachment: &Attachment, reply: &Reply) -> Result<(), Error> {
+    if is_wanted && rules::count(&TABLE, attachment)? < reply.ips.len() {
+        return Err(differs(format!("rules are gone from table {}", TABLE.name)));
+    }
+    Ok(())
 }

@@ -4,10 +4,21 @@
 
 mod bridge;
 mod container;
+mod dummy;
 mod firewall;
+mod gateway;
+mod host_device;
+mod interface;
+mod ipvlan;
 mod loopback;
+mod macvlan;
 mod masquerade;
+mod master;
 mod portmap;
+mod ptp;
+mod tap;
+mod veth;
+mod vlan;
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -19,6 +30,7 @@ use serde_json::json;
 use super::error;
 use super::error::Error;
 use super::ipam::host_local;
+use super::ipam::static_addresses;
 use super::plan::Command;
 use super::plan::NetPlan;
 use super::request::Request;
@@ -27,12 +39,21 @@ use crate::netlink::namespace;
 
 type Run = fn(&NetPlan) -> Result<Option<Value>, Error>;
 
-const PLUGINS: [(&str, Run); 5] = [
+/// Every plugin, by the name that it answers to; a test keeps `face::PLUGINS` equal.
+const PLUGINS: &[(&str, Run)] = &[
     ("bridge", bridge::run),
+    ("dummy", dummy::run),
     ("firewall", firewall::run),
+    ("host-device", host_device::run),
     ("host-local", host_local::run),
+    ("ipvlan", ipvlan::run),
     ("loopback", loopback::run),
+    ("macvlan", macvlan::run),
     ("portmap", portmap::run),
+    ("ptp", ptp::run),
+    ("static", static_addresses::run),
+    ("tap", tap::run),
+    ("vlan", vlan::run),
 ];
 
 /// VERSION waits no longer than this for a configuration that may never come (contract rule 4).
@@ -156,6 +177,12 @@ mod tests {
             stdin: config.to_string().into_bytes(),
             ..Request::default()
         }
+    }
+
+    #[test]
+    fn the_faces_list_has_the_same_names() {
+        let names: Vec<&str> = PLUGINS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, crate::face::PLUGINS);
     }
 
     #[test]
