@@ -22,6 +22,7 @@ pub mod ports;
 pub mod reply;
 pub mod request;
 pub mod rules;
+pub mod unsupported;
 pub mod version;
 
 /// Runs `cni ARGS...` and returns its exit code.

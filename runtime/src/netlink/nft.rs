@@ -46,6 +46,7 @@ const USERDATA_COMMENT: u8 = 0;
 /// What nft itself lets a comment have.
 pub const COMMENT_LEN_MAX: usize = 127;
 const GENERATION_HEADER_LEN: usize = 4;
+const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// NFT_REG_1 and NFT_REG_2: 16 bytes each.
@@ -60,6 +61,8 @@ pub enum Family {
     Inet = 1,
     /// IPv4
     Ip = 2,
+    /// A bridge's frames.
+    Bridge = 7,
     /// IPv6
     Ip6 = 10,
 }
@@ -173,6 +176,15 @@ pub fn address_is(family: Family, side: Side, network: Network, equal: bool) -> 
     }
     expressions.push(if equal { Expression::Equal(bytes) } else { Expression::NotEqual(bytes) });
     expressions
+}
+
+/// `ether saddr <mac>`, or with `!=`.
+pub fn sender_is(mac: &[u8], equal: bool) -> Vec<Expression> {
+    let bytes = mac.to_vec();
+    vec![
+        Expression::Payload(LINK_HEADER, 6, 6),
+        if equal { Expression::Equal(bytes) } else { Expression::NotEqual(bytes) },
+    ]
 }
 
 /// `meta l4proto <number>` and `th dport <port>`.

@@ -3,10 +3,13 @@
 //! In: the plan. Out: interfaces bridge, host veth, container, in that order (contract rule 25).
 //! Must never: leave a veth, an address or a rule behind a failed ADD.
 
+mod vlans;
+
 use std::net::IpAddr;
 
 use rustix::io::Errno;
 use serde_json::Value;
+use vlans::Vlans;
 
 use super::gateway;
 use super::interface;
@@ -14,7 +17,9 @@ use super::interface::ContainerSide;
 use super::interface::Driver;
 use super::interface::Ends;
 use super::interface::differs;
+use super::interface::existing;
 use super::masquerade;
+use super::spoof;
 use super::veth;
 use super::veth::Veth;
 use crate::cni::error;
@@ -24,6 +29,7 @@ use crate::cni::plan::NetPlan;
 use crate::cni::reply::Reply;
 use crate::cni::reply::Route;
 use crate::cni::rules;
+use crate::netlink::link::IFLA_BR_VLAN_FILTERING;
 use crate::netlink::link::Kind;
 use crate::netlink::link::Link;
 use crate::netlink::link::LinkChange;
@@ -35,7 +41,6 @@ use crate::netlink::route::Network;
 use crate::netlink::route::RouteSocket;
 
 const DEFAULT_BRIDGE: &str = "cni0";
-const SCOPE_LINK: u8 = 253;
 
 /// The plugin's own fields, every default filled in.
 #[derive(Debug)]
@@ -48,7 +53,11 @@ struct Bridge {
     mtu: Option<u32>,
     hairpin: bool,
     promisc: bool,
+    isolated: bool,
     leaves_container: bool,
+    detects_duplicates: bool,
+    checks_spoofing: bool,
+    vlans: Vlans,
     mac: Option<[u8; 6]>,
 }
 
@@ -66,18 +75,6 @@ impl Bridge {
                 "fields hairpinMode and promiscMode exclude each other: frames would come twice; drop one";
             return Err(Error::new(error::INVALID_CONFIG, message));
         }
-        for (key, off) in [
-            ("vlan", Value::from(0)),
-            ("vlanTrunk", Value::Array(vec![])),
-            ("macspoofchk", Value::from(false)),
-            ("enabledad", Value::from(false)),
-            ("portIsolation", Value::from(false)),
-        ] {
-            if fields.get(key).is_some_and(|value| *value != off) {
-                let message = format!("field {key} is not supported by this bridge plugin; drop it");
-                return Err(Error::new(error::INVALID_CONFIG, message));
-            }
-        }
         let leaves_container = fields.flag("disableContainerInterface")?;
         if leaves_container && ipam::kind(plan)?.is_some() {
             let message = "fields disableContainerInterface and ipam exclude each other: an interface that is left down has no use for addresses; drop one";
@@ -93,7 +90,11 @@ impl Bridge {
             mtu: fields.number("mtu")?.filter(|mtu| *mtu != 0),
             hairpin,
             promisc,
+            isolated: fields.flag("portIsolation")?,
             leaves_container,
+            detects_duplicates: fields.flag("enabledad")?,
+            checks_spoofing: fields.flag("macspoofchk")?,
+            vlans: Vlans::read(&fields)?,
             mac: plan.wanted_mac()?,
         })
     }
@@ -117,13 +118,17 @@ impl Driver for Bridge {
         let bridge = ensure_bridge(&mut ends.outer, self)?;
         let wanted = Veth { mtu: self.mtu, mac: self.mac, master: bridge.index };
         let port = veth::make(plan, ends, &wanted)?;
-        if self.hairpin
-            && let Err(errno) = ends.outer.set_port_flag(port.index, PortFlag::Hairpin)
-        {
-            let _ = ends.outer.delete_link(port.index); // the first error is the one to tell
-            return Err(Error::failed(format!("hairpin mode on {}", port.name), errno));
+        if let Err(error) = self.set_up_port(plan, ends, &port) {
+            // The first error is the one to tell.
+            let _ = ends.outer.delete_link(port.index);
+            let _ = rules::remove(&spoof::TABLE, &plan.attachment);
+            return Err(error);
         }
         Ok(vec![self.name.clone(), port.name])
+    }
+
+    fn detects_duplicates(&self) -> bool {
+        self.detects_duplicates
     }
 
     fn container_side(&self) -> ContainerSide {
@@ -137,7 +142,7 @@ impl Driver for Bridge {
 
     fn finish(&self, plan: &NetPlan, ends: &mut Ends, reply: &mut Reply) -> Result<(), Error> {
         if self.is_gateway {
-            be_gateway(self, &mut ends.outer, reply)?;
+            self.be_gateway(&mut ends.outer, reply)?;
         }
         if self.ip_masq {
             masquerade::add(&plan.attachment, &reply.ips)?;
@@ -147,6 +152,9 @@ impl Driver for Bridge {
 
     fn check(&self, plan: &NetPlan, ends: &mut Ends, link: &Link, reply: &Reply) -> Result<(), Error> {
         masquerade::check(self.ip_masq, &plan.attachment, reply)?;
+        if self.checks_spoofing && rules::count(&spoof::TABLE, &plan.attachment)? == 0 {
+            return Err(differs(format!("the rule is gone from table {}", spoof::TABLE.name)));
+        }
         let failed = |errno: Errno| Error::failed(&self.name, errno);
         let bridge = ends.outer.link(&self.name).map_err(failed)?;
         let bridge = bridge
@@ -160,13 +168,54 @@ impl Driver for Bridge {
     }
 
     fn remove(&self, plan: &NetPlan) -> Result<(), Error> {
-        // Whether ipMasq was set at ADD is not known for sure, and looking costs little.
+        // Whether there were rules at ADD is not known for sure, and looking costs little.
         let removed = veth::remove(plan);
-        removed.and(rules::remove(&masquerade::TABLE, &plan.attachment))
+        let unmasqueraded = rules::remove(&masquerade::TABLE, &plan.attachment);
+        let unchecked = rules::remove(&spoof::TABLE, &plan.attachment);
+        removed.and(unmasqueraded).and(unchecked)
     }
 
     fn collect_garbage(&self, plan: &NetPlan) -> Result<(), Error> {
-        rules::keep_only(&masquerade::TABLE, &plan.attachment.network, &plan.valid)
+        let network = &plan.attachment.network;
+        let unmasqueraded = rules::keep_only(&masquerade::TABLE, network, &plan.valid);
+        unmasqueraded.and(rules::keep_only(&spoof::TABLE, network, &plan.valid))
+    }
+}
+
+impl Bridge {
+    /// What there is to do at a new port, before the container can use it.
+    fn set_up_port(&self, plan: &NetPlan, ends: &mut Ends, port: &Link) -> Result<(), Error> {
+        let failed = |errno: Errno| Error::failed(format!("bridge port {}", port.name), errno);
+        for (flag, is_wanted) in [(PortFlag::Hairpin, self.hairpin), (PortFlag::Isolated, self.isolated)] {
+            if is_wanted {
+                ends.outer.set_port_flag(port.index, flag).map_err(failed)?;
+            }
+        }
+        self.vlans.apply(&mut ends.outer, port.index).map_err(failed)?;
+        if self.checks_spoofing {
+            let mac = existing(&mut ends.inner, &plan.attachment.ifname)?.mac;
+            spoof::add(&plan.attachment, &port.name, &mac)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the bridge, or the host's interface in the VLAN, the gateways' addresses, and lets the host forward.
+    fn be_gateway(&self, socket: &mut RouteSocket, reply: &mut Reply) -> Result<(), Error> {
+        let bridge = existing(socket, &self.name)?;
+        let link = match self.vlans.access {
+            Some(vlan) => self.vlans.host_interface(socket, &bridge, vlan)?,
+            None => bridge,
+        };
+        for ip in &reply.ips {
+            let Some(gateway) = ip.gateway else { continue };
+            let wanted = Network { address: gateway, prefix: ip.address.prefix };
+            gateway::ensure_address(socket, &link, wanted, self.force_address)?;
+            gateway::let_forward(gateway)?;
+        }
+        if self.vlans.access.is_some() {
+            reply.interfaces.push(interface::shown(&link, String::new()));
+        }
+        Ok(())
     }
 }
 
@@ -196,7 +245,7 @@ fn complete(bridge: &Bridge, reply: &mut Reply) {
 fn ensure_bridge(socket: &mut RouteSocket, bridge: &Bridge) -> Result<Link, Error> {
     let failed = |errno: Errno| Error::failed(format!("bridge {}", bridge.name), errno);
     if socket.link(&bridge.name).map_err(failed)?.is_none() {
-        let kind = Kind::Bridge { vlan_filtering: false };
+        let kind = Kind::Bridge { vlan_filtering: bridge.vlans.is_any() };
         let new = NewLink {
             mac: Some(random_mac()),
             mtu: bridge.mtu,
@@ -204,7 +253,12 @@ fn ensure_bridge(socket: &mut RouteSocket, bridge: &Bridge) -> Result<Link, Erro
             ..NewLink::new(kind, &bridge.name)
         };
         match socket.create_link(&new) {
-            Ok(()) | Err(Errno::EXIST) => {} // another ADD was faster (contract rule 30)
+            Ok(()) => {
+                // Its routes are ours. A kernel without IPv6 has no such file.
+                let path = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", bridge.name);
+                let _ = std::fs::write(path, "0");
+            }
+            Err(Errno::EXIST) => {} // another ADD was faster (contract rule 30)
             Err(errno) => return Err(failed(errno)),
         }
     }
@@ -213,56 +267,14 @@ fn ensure_bridge(socket: &mut RouteSocket, bridge: &Bridge) -> Result<Link, Erro
         let message = format!("field bridge: the interface {} exists and is no bridge", bridge.name);
         return Err(Error::new(error::INVALID_CONFIG, message));
     }
+    if bridge.vlans.is_any() && link.number(IFLA_BR_VLAN_FILTERING) != Some(1) {
+        socket.filter_vlans(link.index).map_err(failed)?;
+    }
     let flags = if bridge.promisc { UP | PROMISC } else { UP };
     if link.flags & flags != flags {
         socket.change_link(link.index, &LinkChange { flags, ..LinkChange::default() }).map_err(failed)?;
     }
     Ok(link)
-}
-
-/// Gives the bridge the gateways' addresses, and lets the host forward.
-fn be_gateway(bridge: &Bridge, socket: &mut RouteSocket, reply: &Reply) -> Result<(), Error> {
-    let failed = |errno: Errno| Error::failed(format!("bridge {}", bridge.name), errno);
-    let link = socket.link(&bridge.name).map_err(failed)?.ok_or_else(|| failed(Errno::NODEV))?;
-    for ip in &reply.ips {
-        let Some(gateway) = ip.gateway else { continue };
-        let wanted = Network { address: gateway, prefix: ip.address.prefix };
-        ensure_address(bridge, socket, link.index, wanted)?;
-        gateway::let_forward(gateway)?;
-    }
-    Ok(())
-}
-
-fn ensure_address(
-    bridge: &Bridge,
-    socket: &mut RouteSocket,
-    index: u32,
-    wanted: Network,
-) -> Result<(), Error> {
-    let failed = |errno: Errno| Error::failed(format!("address {wanted} on bridge {}", bridge.name), errno);
-    let v4 = wanted.address.is_ipv4();
-    for there in socket.addresses(index).map_err(failed)? {
-        let network = there.network;
-        if network == wanted {
-            return Ok(());
-        }
-        let overlap = network.contains(wanted.address) || wanted.contains(network.address);
-        if network.address.is_ipv4() != v4 || there.scope == SCOPE_LINK || !(v4 || overlap) {
-            continue;
-        }
-        if !bridge.force_address {
-            let message = format!(
-                "bridge {} has the address {network}, the network's gateway is {wanted}: take it away, name another bridge, or set forceAddress",
-                bridge.name
-            );
-            return Err(Error::new(error::INVALID_CONFIG, message));
-        }
-        socket.delete_address(index, network).map_err(failed)?;
-    }
-    if !v4 {
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", bridge.name), "0");
-    }
-    socket.add_address(index, wanted, true).map_err(failed)
 }
 
 fn random_mac() -> [u8; 6] {
@@ -298,7 +310,6 @@ mod tests {
         assert!(default_gateway.is_gateway && default_gateway.is_default_gateway);
         assert!(!bridge(&json!({"isGateway": true})).unwrap().is_default_gateway);
         assert_eq!(bridge(&json!({"hairpinMode": true, "promiscMode": true})).unwrap_err().code, 7);
-        assert_eq!(bridge(&json!({"vlan": 7})).unwrap_err().code, 7, "not supported is said, not ignored");
         let left_down = json!({"disableContainerInterface": true, "ipam": {"type": "host-local"}});
         assert_eq!(bridge(&left_down).unwrap_err().code, 7);
         assert_eq!(bridge(&json!({})).unwrap().name, "cni0");

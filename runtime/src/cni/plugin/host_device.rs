@@ -133,6 +133,13 @@ impl Driver for HostDevice {
         None
     }
 
+    fn pci_id(&self) -> Option<&str> {
+        match &self.device {
+            Device::Folder(_, id) => id.as_deref(),
+            _ => None,
+        }
+    }
+
     fn container_side(&self) -> ContainerSide {
         if self.is_userspace { ContainerSide::Absent } else { ContainerSide::Up }
     }

@@ -76,6 +76,11 @@ pub trait Driver {
     /// Code 102 when the container has such an interface; what failed.
     fn make(&self, plan: &NetPlan, ends: &mut Ends) -> Result<Vec<String>, Error>;
 
+    /// The address of the device behind it.
+    fn pci_id(&self) -> Option<&str> {
+        None
+    }
+
     /// What becomes of it then.
     fn container_side(&self) -> ContainerSide {
         ContainerSide::Up
@@ -224,7 +229,8 @@ fn settle(
         interfaces.push(shown(&existing(&mut ends.outer, name)?, String::new()));
     }
     if has_interface {
-        interfaces.push(shown(&existing(&mut ends.inner, ifname)?, container::sandbox(plan)));
+        let interface = shown(&existing(&mut ends.inner, ifname)?, container::sandbox(plan));
+        interfaces.push(Interface { pci_id: driver.pci_id().map(str::to_string), ..interface });
     }
     interfaces.append(&mut reply.interfaces); // what finish made comes last
     reply.interfaces = interfaces;

@@ -16,6 +16,7 @@ mod masquerade;
 mod master;
 mod portmap;
 mod ptp;
+mod spoof;
 mod tap;
 mod veth;
 mod vlan;
@@ -34,6 +35,7 @@ use super::ipam::static_addresses;
 use super::plan::Command;
 use super::plan::NetPlan;
 use super::request::Request;
+use super::unsupported;
 use super::version::Version;
 use crate::netlink::namespace;
 
@@ -112,6 +114,9 @@ pub fn execute(name: &str, request: Request) -> Result<Option<Value>, Error> {
     }
     let plan = NetPlan::new(request)?;
     refuse_own_namespace(&plan)?;
+    if matches!(plan.command, Command::Add | Command::Status) {
+        unsupported::refuse(name, &plan.fields()?)?;
+    }
     run(&plan)
 }
 
