@@ -12,6 +12,7 @@ use std::process::ExitCode;
 /// The plugins, by the names that they answer to.
 pub const PLUGINS: &[&str] = &[
     "bridge",
+    "dhcp",
     "dummy",
     "firewall",
     "host-device",
@@ -35,6 +36,11 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
     match name.to_str() {
         Some("runc") => crate::oci::main(argv),
         Some("cni") => crate::cni::main(argv),
+        Some("dhcp") if argv.get(1).is_some_and(|word| word == "daemon") => {
+            let words: Vec<String> =
+                argv.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
+            crate::cni::ipam::dhcp::daemon::main(&words)
+        }
         Some(plugin) if crate::cni::plugin::is_plugin(plugin) => crate::cni::plugin::main(plugin),
         _ => own_name(argv),
     }

@@ -30,7 +30,7 @@ call() {
         [ $status != 0 ] || cp answer result
         return $status
     fi
-    sed "s|}\$|, \"prevResult\": $(cat result) }|" "$2" > "$2.later"
+    sed "s|}\$|, \"prevResult\": $(cat result 2> /dev/null || echo null) }|" "$2" > "$2.later"
     CNI_COMMAND=$1 "/opt/cni/bin/$2" < "$2.later"
 }
 

@@ -8,3 +8,4 @@ pub mod process;
 pub mod seccomp;
 pub mod signal;
 pub mod tap;
+pub mod udp;

@@ -142,6 +142,7 @@ const FACES: [&str; 2] = ["usr/bin/runc", "usr/bin/cni"];
 /// The plugins whose names the program answers to.
 const PLUGINS: &[&str] = &[
     "bridge",
+    "dhcp",
     "dummy",
     "firewall",
     "host-device",

@@ -3,6 +3,7 @@
 //! In: the plan whose configuration has an `ipam` field. Out: addresses, routes, name servers.
 //! Must never: make an interface.
 
+pub mod dhcp;
 pub mod host_local;
 pub mod static_addresses;
 mod store;

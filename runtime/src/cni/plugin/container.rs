@@ -168,7 +168,11 @@ fn await_addresses(
 fn resolve(wanted: &crate::cni::reply::Route, reply: &Reply, index: u32) -> route::Route {
     route::Route {
         destination: wanted.dst,
-        gateway: wanted.gw.or_else(|| gateway_of(reply, wanted.dst.address.is_ipv4())),
+        // 0.0.0.0 says that there is none, which absent does not.
+        gateway: wanted
+            .gw
+            .or_else(|| gateway_of(reply, wanted.dst.address.is_ipv4()))
+            .filter(|gateway| !gateway.is_unspecified()),
         index,
         mtu: wanted.mtu,
         advmss: wanted.advmss,

@@ -8,7 +8,7 @@ mod dummy;
 mod firewall;
 mod gateway;
 mod host_device;
-mod interface;
+pub(crate) mod interface;
 mod ipvlan;
 mod loopback;
 mod macvlan;
@@ -30,6 +30,7 @@ use serde_json::json;
 
 use super::error;
 use super::error::Error;
+use super::ipam::dhcp;
 use super::ipam::host_local;
 use super::ipam::static_addresses;
 use super::plan::Command;
@@ -44,6 +45,7 @@ type Run = fn(&NetPlan) -> Result<Option<Value>, Error>;
 /// Every plugin, by the name that it answers to; a test keeps `face::PLUGINS` equal.
 const PLUGINS: &[(&str, Run)] = &[
     ("bridge", bridge::run),
+    ("dhcp", dhcp::run),
     ("dummy", dummy::run),
     ("firewall", firewall::run),
     ("host-device", host_device::run),
