@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use super::cgroup::CgroupPlan;
 use super::cgroup::Facts;
 use super::report::Error;
-use super::seccomp;
 use super::spec::Hooks;
 use super::spec::Spec;
 use super::spec::linux::NamespaceKind;
-use super::spec::linux::PersonalityDomain;
+use super::topic::conditions;
+use super::topic::conditions::Conditions;
 use super::topic::devices;
 use super::topic::hooks;
 use super::topic::mounts;
@@ -22,9 +22,6 @@ use super::topic::process;
 use super::topic::process::ProcessPlan;
 use super::topic::sysctl;
 use super::unsupported;
-
-/// PER_LINUX32 of linux/personality.h.
-const PER_LINUX32: u64 = 8;
 
 /// A container, ready to be made.
 #[derive(Debug)]
@@ -57,14 +54,12 @@ pub struct Plan {
     pub sysctl: Vec<sysctl::Setting>,
     /// Its program.
     pub process: ProcessPlan,
-    /// Its system call filter.
-    pub seccomp: Option<seccomp::Filter>,
+    /// What all its processes run under.
+    pub conditions: Conditions,
     /// Its cgroup.
     pub cgroup: CgroupPlan,
     /// Its hooks.
     pub hooks: Hooks,
-    /// Execution domain.
-    pub personality: Option<u64>,
 }
 
 impl Plan {
@@ -109,13 +104,6 @@ impl Plan {
                 )
             })?),
         };
-        let seccomp = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
-        if seccomp.as_ref().is_some_and(seccomp::Filter::has_listener) {
-            return Err(Error::spec(
-                "linux.seccomp.listenerPath",
-                "not supported: notifications are not handed on yet",
-            ));
-        }
         let cgroups_path = Some(linux.cgroups_path.as_str()).filter(|path| !path.is_empty());
         let cgroup = CgroupPlan::resolve(cgroups_path, id, linux.resources.as_ref(), facts)?
             .with_default_devices(&devices::default_rules())?;
@@ -132,14 +120,10 @@ impl Plan {
             masked_paths: linux.masked_paths,
             readonly_paths: linux.readonly_paths,
             sysctl: sysctl::plan(&linux.sysctl, &namespaces)?,
-            process: process::plan(process)?,
-            seccomp,
+            process: process::plan(process)?.of_a_container(),
+            conditions: conditions::plan(spec)?,
             cgroup,
             hooks,
-            personality: linux.personality.map(|personality| match personality.domain {
-                PersonalityDomain::Linux => 0,
-                PersonalityDomain::Linux32 => PER_LINUX32,
-            }),
             namespaces,
         })
     }

@@ -15,7 +15,7 @@ pub struct Unsupported {
 }
 
 /// All of them. Single options (idmapped mounts, `tmpcopyup`, user namespaces by path) are refused where they are read.
-pub const LIST: [Unsupported; 9] = [
+pub const LIST: [Unsupported; 6] = [
     Unsupported {
         field: "process.apparmorProfile",
         reason: "the kernel of the image has no AppArmor, and other hosts' labels are not applied yet",
@@ -25,21 +25,6 @@ pub const LIST: [Unsupported; 9] = [
         field: "process.selinuxLabel",
         reason: "the kernel of the image has no SELinux, and other hosts' labels are not applied yet",
         asked_for: |spec| spec.process.as_ref().is_some_and(|process| !process.selinux_label.is_empty()),
-    },
-    Unsupported {
-        field: "process.scheduler",
-        reason: "scheduling policies are not applied yet",
-        asked_for: |spec| spec.process.as_ref().is_some_and(|process| process.scheduler.is_some()),
-    },
-    Unsupported {
-        field: "process.ioPriority",
-        reason: "I/O priorities are not applied yet",
-        asked_for: |spec| spec.process.as_ref().is_some_and(|process| process.io_priority.is_some()),
-    },
-    Unsupported {
-        field: "process.execCPUAffinity",
-        reason: "processors of exec are not set yet",
-        asked_for: |spec| spec.process.as_ref().is_some_and(|process| process.exec_cpu_affinity.is_some()),
     },
     Unsupported {
         field: "linux.mountLabel",

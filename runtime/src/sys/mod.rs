@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod mount;
 pub mod process;
+pub mod schedule;
 pub mod seccomp;
 pub mod signal;
 pub mod tap;

@@ -131,7 +131,7 @@ impl Exec {
             return Err(Error::new("--process-label and --apparmor: labels are not supported yet"));
         }
         if let Some(path) = &self.process {
-            return spec::load(path);
+            return Ok(completed(spec::load(path)?, container.record.spec.process.as_ref()));
         }
         if self.command.is_empty() {
             return Err(Error::new("exec: name a program behind the container, or a file with --process"));
@@ -171,6 +171,22 @@ impl Exec {
     }
 }
 
+/// What a process.json leaves out is as the container's own process has it, in these parts; so runc has it.
+fn completed(process: Process, own: Option<&Process>) -> Process {
+    let own = own.cloned().unwrap_or_default();
+    let or = |text: String, own: String| if text.is_empty() { own } else { text };
+    Process {
+        capabilities: process.capabilities.or(own.capabilities),
+        rlimits: if process.rlimits.is_empty() { own.rlimits } else { process.rlimits },
+        apparmor_profile: or(process.apparmor_profile, own.apparmor_profile),
+        selinux_label: or(process.selinux_label, own.selinux_label),
+        scheduler: process.scheduler.or(own.scheduler),
+        io_priority: process.io_priority.or(own.io_priority),
+        exec_cpu_affinity: process.exec_cpu_affinity.or(own.exec_cpu_affinity),
+        ..process
+    }
+}
+
 /// `UID` or `UID:GID`, decimal (CVE-2026-30892: nothing else, and nothing that overflows).
 fn parse_user(text: &str) -> Result<User, Error> {
     let number = |word: &str| {
@@ -190,6 +206,20 @@ fn parse_user(text: &str) -> Result<User, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_json_is_completed_from_the_containers_process() {
+        let parse = |json: &str| -> Process { spec::parse("process.json", json.as_bytes()).unwrap() };
+        let own = parse(
+            r#"{"capabilities":{"bounding":["CAP_KILL"]},"rlimits":[{"type":"RLIMIT_CORE","hard":0,"soft":0}],
+            "noNewPrivileges":true,"env":["A=1"],"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":4}}"#,
+        );
+        let process =
+            completed(parse(r#"{"args":["sh"],"ioPriority":{"class":"IOPRIO_CLASS_IDLE"}}"#), Some(&own));
+        assert_eq!((process.capabilities, process.rlimits), (own.capabilities, own.rlimits));
+        assert_eq!(process.io_priority.unwrap().class, "IOPRIO_CLASS_IDLE");
+        assert!(!process.no_new_privileges && process.env.is_empty());
+    }
 
     #[test]
     fn cve_2026_30892_users_are_numbers_and_nothing_else() {

@@ -14,13 +14,15 @@ use rustix::process::PidfdFlags;
 
 use super::channel::Channel;
 use super::channel::Message;
+use super::finish;
 use super::init;
 use super::parent;
 use crate::oci::cgroup::Cgroup;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
-use crate::oci::seccomp;
 use crate::oci::store::Container;
+use crate::oci::topic::conditions;
+use crate::oci::topic::conditions::Conditions;
 use crate::oci::topic::console;
 use crate::oci::topic::process::ProcessPlan;
 use crate::oci::topic::rlimits;
@@ -60,13 +62,7 @@ pub fn start(
     if container.process().is_none() {
         return Err(Error::new("cannot exec in a stopped container"));
     }
-    let filter = record
-        .spec
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.seccomp.as_ref())
-        .map(seccomp::compile)
-        .transpose()?;
+    let conditions = conditions::plan(&record.spec)?;
     let socket = console_socket.map(console::connect).transpose()?;
     let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open", "/proc")?;
@@ -78,13 +74,14 @@ pub fn start(
             .step("join", "the container's pid namespace")?;
     }
     let inside = shared & !libc::CLONE_NEWPID;
+    process.schedule.enter_initial()?;
     let side = sys::process::clone3(0, Some(cgroup.dir_fd().as_fd())).step("start", "the process")?;
     let (pid, pidfd) = match side {
         Side::Child => {
             drop(channel);
             let mut child_channel = child_channel;
             let inherited = Inherited { init_fd, inside, proc, socket, preserve_fds };
-            let error = match child(process, filter.as_ref(), &inherited, &mut child_channel, &record.id) {
+            let error = match child(process, &conditions, &inherited, &mut child_channel, &record.id) {
                 Err(error) => error,
                 Ok(never) => match never {},
             };
@@ -100,6 +97,7 @@ pub fn start(
         match channel.hear()? {
             Some(Message::Born) => {
                 rlimits::raise(&process.rlimits, pid)?;
+                process.schedule.settle_affinity(pid)?;
                 channel.go_on()?;
             }
             Some(Message::Terminal) => master = Some(console::receive_fd(&channel.0)?),
@@ -148,7 +146,7 @@ fn shared_namespaces(pid: i32) -> Result<i32, Error> {
 
 fn child(
     process: &mut ProcessPlan,
-    filter: Option<&seccomp::Filter>,
+    conditions: &Conditions,
     inherited: &Inherited,
     channel: &mut Channel,
     id: &str,
@@ -183,5 +181,7 @@ fn child(
     init::new_keyring(id)?;
     process.add_home();
     let may_set_groups = init::may_set_groups(inherited.proc.as_fd());
-    init::finish(filter, process, may_set_groups, inherited.preserve_fds, || channel.say(&Message::Ready))
+    finish::finish(conditions, process, may_set_groups, inherited.preserve_fds, || {
+        channel.say(&Message::Ready)
+    })
 }

@@ -18,10 +18,10 @@ use rustix::io::Errno;
 
 use super::channel::Channel;
 use super::channel::Message;
+use super::finish;
 use crate::oci::plan::Plan;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
-use crate::oci::seccomp::Filter;
 use crate::oci::spec::linux::NamespaceKind;
 use crate::oci::store::Container;
 use crate::oci::store::Status;
@@ -32,7 +32,6 @@ use crate::oci::topic::masks;
 use crate::oci::topic::mounts::CgroupView;
 use crate::oci::topic::namespaces;
 use crate::oci::topic::process::ProcessPlan;
-use crate::oci::topic::rlimits;
 use crate::oci::topic::rootfs;
 use crate::oci::topic::sysctl;
 use crate::sys;
@@ -55,9 +54,6 @@ pub struct Inherited {
     /// Whether the session keyring is kept.
     pub no_new_keyring: bool,
 }
-
-/// The first fd behind the standard streams.
-const FIRST_FD: u32 = 3;
 
 /// Runs as the child: to the program's start, or to `Failed` and exit.
 pub fn run(plan: &mut Plan, container: &Container, inherited: Inherited, mut channel: Channel) -> ! {
@@ -123,14 +119,11 @@ fn steps(
     if !inherited.no_new_keyring {
         new_keyring(&plan.id)?;
     }
-    if let Some(persona) = plan.personality {
-        sys::process::personality(persona).step("set", "the execution domain")?;
-    }
     let may_set_groups = may_set_groups(inherited.proc.as_fd());
     let Inherited { fifo, preserved_fds, .. } = inherited;
     drop(root);
     plan.process.add_home();
-    finish(plan.seccomp.as_ref(), &plan.process, may_set_groups, preserved_fds, || {
+    finish::finish(&plan.conditions, &plan.process, may_set_groups, preserved_fds, || {
         channel.say(&Message::Ready)?;
         if let Some(fifo) = &fifo {
             wait_for_start(fifo)?;
@@ -261,48 +254,4 @@ fn wait_for_start(fifo: &OwnedFd) -> Result<(), Error> {
             done => return done.step("wait for", "start").map(drop),
         }
     }
-}
-
-/// What `create`, `run` and `exec` have in common at the end: user, working directory, filter, program. `ready` is
-/// called when only exec can still fail.
-///
-/// # Errors
-/// Each names the step; the last one is exec's.
-pub fn finish(
-    filter: Option<&Filter>,
-    process: &ProcessPlan,
-    may_set_groups: bool,
-    preserved_fds: u32,
-    ready: impl FnOnce() -> Result<(), Error>,
-) -> Result<std::convert::Infallible, Error> {
-    if process.no_new_privileges {
-        rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
-    } else {
-        // Without it only a privileged process may load a filter. It may forbid to set limits.
-        rlimits::settle(&process.rlimits)?;
-        install(filter)?;
-    }
-    process.change_user(may_set_groups)?;
-    process.enter_cwd()?;
-    let program = process.program()?;
-    // Everything of the runtime, and whatever its caller had leaked, ends with exec (CVE-2024-21626).
-    let kept = FIRST_FD + preserved_fds;
-    sys::process::close_on_exec_from(FIRST_FD).step("close", "file descriptors")?;
-    for fd in FIRST_FD..kept {
-        let Ok(fd) = i32::try_from(fd) else { break };
-        sys::process::keep_across_exec(fd).step("keep file descriptor", fd)?;
-    }
-    sys::process::set_parent_death_signal(0).step("untie the process from", "the runtime")?;
-    if process.no_new_privileges {
-        rlimits::settle(&process.rlimits)?;
-        install(filter)?;
-    }
-    ready()?;
-    let errno = sys::process::exec(&program, &process.args, &process.env);
-    Err(errno).step("exec", program.to_string_lossy())
-}
-
-fn install(filter: Option<&Filter>) -> Result<(), Error> {
-    let Some(filter) = filter else { return Ok(()) };
-    filter.install().step("load", "the seccomp filter").map(drop)
 }

@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod exec;
+pub mod finish;
 pub mod init;
 pub mod parent;
 pub mod relay;

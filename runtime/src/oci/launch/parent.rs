@@ -164,6 +164,7 @@ fn serve(
             Some(Message::Born) => {
                 write_id_maps(plan, pid)?;
                 rlimits::raise(&plan.process.rlimits, pid)?;
+                plan.process.schedule.settle_affinity(pid)?;
                 if let Some(value) = plan.process.oom_score_adj {
                     write_proc(pid, "oom_score_adj", &value.to_string())?;
                 }

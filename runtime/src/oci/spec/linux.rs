@@ -153,7 +153,7 @@ pub struct TimeOffset {
 pub struct Personality {
     /// LINUX or LINUX32.
     pub domain: PersonalityDomain,
-    /// Flags; none is allowed by the specification today.
+    /// Names of personality(2) like `ADDR_NO_RANDOMIZE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
 }

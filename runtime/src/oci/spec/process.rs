@@ -43,15 +43,67 @@ pub struct Process {
     /// How readily the kernel kills it for want of memory, -1000 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
-    /// Scheduling policy: see `unsupported`.
+    /// Scheduling policy (sched(7)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheduler: Option<serde_json::Value>,
-    /// I/O priority: see `unsupported`.
+    pub scheduler: Option<Scheduler>,
+    /// Priority of its I/O (ioprio_set(2)).
     #[serde(default, rename = "ioPriority", skip_serializing_if = "Option::is_none")]
-    pub io_priority: Option<serde_json::Value>,
-    /// Processors for exec: see `unsupported`.
+    pub io_priority: Option<IoPriority>,
+    /// Processors of a process that `exec` starts; the container's first process has none of it.
     #[serde(default, rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
-    pub exec_cpu_affinity: Option<serde_json::Value>,
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// `scheduler`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scheduler {
+    /// Name like `SCHED_BATCH`.
+    pub policy: String,
+    /// -20 to 19; SCHED_OTHER and SCHED_BATCH.
+    #[serde(skip_serializing_if = "is_default")]
+    pub nice: i32,
+    /// 1 to 99; SCHED_FIFO and SCHED_RR.
+    #[serde(skip_serializing_if = "is_default")]
+    pub priority: i32,
+    /// Names like `SCHED_FLAG_RESET_ON_FORK`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// Nanoseconds of each period; SCHED_DEADLINE.
+    #[serde(skip_serializing_if = "is_default")]
+    pub runtime: u64,
+    /// Nanoseconds into the period by which they are had; SCHED_DEADLINE.
+    #[serde(skip_serializing_if = "is_default")]
+    pub deadline: u64,
+    /// Nanoseconds; SCHED_DEADLINE.
+    #[serde(skip_serializing_if = "is_default")]
+    pub period: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// `ioPriority`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IoPriority {
+    /// Name like `IOPRIO_CLASS_BE`.
+    pub class: String,
+    /// 0, the highest, to 7.
+    pub priority: i64,
+}
+
+/// `execCPUAffinity`: lists like `0-3,7`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuAffinity {
+    /// While the runtime is on its way into the container's cgroup.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub initial: String,
+    /// Once it is there.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub r#final: String,
 }
 
 /// `consoleSize`

@@ -2,6 +2,7 @@
 //! and what does it, side by side.
 
 pub mod capabilities;
+pub mod conditions;
 pub mod console;
 pub mod devices;
 pub mod hooks;
@@ -12,4 +13,5 @@ pub mod namespaces;
 pub mod process;
 pub mod rlimits;
 pub mod rootfs;
+pub mod schedule;
 pub mod sysctl;

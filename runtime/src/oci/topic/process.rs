@@ -13,6 +13,8 @@ use rustix::thread::Uid;
 
 use super::capabilities;
 use super::rlimits;
+use super::schedule;
+use super::schedule::Schedule;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::spec::Process;
@@ -44,6 +46,8 @@ pub struct ProcessPlan {
     pub unknown_capabilities: Vec<String>,
     /// Limits.
     pub rlimits: Vec<rlimits::Limit>,
+    /// When and where it runs.
+    pub schedule: Schedule,
     /// PR_SET_NO_NEW_PRIVS
     pub no_new_privileges: bool,
     /// -1000 to 1000.
@@ -89,6 +93,7 @@ pub fn plan(process: &Process) -> Result<ProcessPlan, Error> {
         capabilities,
         unknown_capabilities: unknown_capabilities.unwrap_or_default(),
         rlimits: rlimits::plan("process.rlimits", &process.rlimits)?,
+        schedule: schedule::plan(process)?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
     };
@@ -113,6 +118,11 @@ fn strings(field: &str, texts: &[String]) -> Result<Vec<CString>, Error> {
 }
 
 impl ProcessPlan {
+    /// As the first process of a container, to which `execCPUAffinity` does not apply.
+    pub fn of_a_container(self) -> ProcessPlan {
+        ProcessPlan { schedule: self.schedule.without_affinity(), ..self }
+    }
+
     /// Adds HOME from the container's /etc/passwd where the environment has none, as runc does.
     pub fn add_home(&mut self) {
         if self.env.iter().any(|variable| name_of(variable) == b"HOME") {
