@@ -187,3 +187,207 @@ fn execution_domains_and_their_flags_hold_for_exec_too() {
         "i686\n00040008\n00040008"
     );
 }
+
+#[test]
+#[ignore = "runs in the VM"]
+fn a_copied_up_tmpfs_begins_with_what_the_root_has() {
+    let container = bundle(
+        "copyup",
+        "ls -l /data/folder | tail -n 1; cat /data/folder/file /data/link; stat -c %a /data; echo more > /data/new",
+        json!({"mounts": [{"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}]}),
+    );
+    let root = own_root(&container);
+    sh(&format!(
+        "cd {root} && mkdir -p data/folder && echo text > data/folder/file && chmod 640 data/folder/file && \
+         chown 7:8 data/folder/file && ln -s folder/file data/link && chmod 1770 data"
+    ));
+    let output = container.output();
+    assert!(output.starts_with("-rw-r-----    1 7        8 "), "{output}");
+    assert!(output.ends_with("file\ntext\ntext\n1770"), "{output}");
+    assert!(!Path::new(&root).join("data/new").exists(), "the root itself was changed");
+}
+
+/// Gives the bundle a root of its own: the example's files, linked.
+fn own_root(bundle: &Bundle) -> String {
+    let root = bundle.folder.join("rootfs").display().to_string();
+    sh(&format!("cp -a {ROOTFS} {root}"));
+    let config = bundle.folder.join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(&format!("\"{ROOTFS}\""), &format!("\"{root}\""))).unwrap();
+    root
+}
+
+fn maps(container: u32, host: u32, size: u32) -> Value {
+    json!([{"containerID": container, "hostID": host, "size": size}])
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn idmapped_mounts_show_other_owners() {
+    sh(
+        "rm -rf /tmp/idmap-source; mkdir -p /tmp/idmap-source/below; touch /tmp/idmap-source/file; chown 5:6 /tmp/idmap-source/file",
+    );
+    sh("mount -t tmpfs tmpfs /tmp/idmap-source/below; touch /tmp/idmap-source/below/file");
+    let ask = "cd /mnt/map; stat -c %u:%g file below/file";
+    let mount = |options: Value, uids: Value, gids: Value| {
+        let mut mount = json!({"destination": "/mnt/map", "source": "/tmp/idmap-source", "options": options});
+        if !uids.is_null() {
+            merge(&mut mount, json!({"uidMappings": uids, "gidMappings": gids}));
+        }
+        json!({"mounts": [{"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"}, mount]})
+    };
+    let shown = |patch: Value| bundle("idmap", ask, patch).output();
+    let plain = mount(json!(["rbind"]), maps(0, 1000, 100), maps(0, 2000, 100));
+    assert_eq!(shown(plain), "1005:2006\n0:0", "the mount below keeps its owners");
+    let recursive = mount(json!(["rbind", "ridmap"]), maps(0, 1000, 100), maps(0, 2000, 100));
+    assert_eq!(shown(recursive), "1005:2006\n1000:2000");
+    let user = json!({"linux": {"namespaces": [{"type": "user"}], "uidMappings": maps(0, 100_000, 1000),
+        "gidMappings": maps(0, 100_000, 1000)}});
+    let mut of_the_container = mount(json!(["rbind", "idmap"]), Value::Null, Value::Null);
+    merge(&mut of_the_container, user);
+    assert_eq!(shown(of_the_container), "5:6\n65534:65534");
+    let error = bundle("idmap", "true", mount(json!(["bind"]), maps(0, 0, 1), json!([]))).error();
+    assert!(error.contains("need both uidMappings and gidMappings"), "{error}");
+    sh("umount /tmp/idmap-source/below; rm -r /tmp/idmap-source");
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn a_user_namespace_can_be_joined_by_its_path() {
+    let user = json!({"linux": {"namespaces": [{"type": "user"}], "uidMappings": maps(0, 100_000, 1000),
+        "gidMappings": maps(0, 100_000, 1000)}});
+    let owner = bundle("user-owner", "sleep 1000", user);
+    owner.start();
+    let pid = sh("runc state user-owner | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p'");
+    let path = format!("/proc/{pid}/ns/user");
+    let join = json!({"linux": {"namespaces": [{"type": "user", "path": path}]}});
+    let guest =
+        bundle("user-guest", "echo $$; id -u; touch /dev/shm/file; hostname; sleep 1000", join.clone());
+    assert_eq!(bundle("user-once", "echo $$; id -u; hostname", join.clone()).output(), "1\n0\nrunc");
+    guest.start();
+    let namespaces = "for kind in user pid mnt net uts ipc cgroup; do readlink /proc/self/ns/$kind; done";
+    let (inside, outside) = (guest.exec(namespaces), owner.exec(namespaces));
+    let same = inside.lines().zip(outside.lines()).filter(|(one, other)| one == other).count();
+    assert_eq!(same, 1, "only the user namespace is shared: {inside} {outside}");
+    assert_eq!(guest.exec("stat -c %u /dev/shm/file"), "0");
+    let root = "stat -c %u /proc/$(runc state user-guest | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p')/root/dev/shm/file";
+    assert_eq!(sh(root), "100000");
+    let mut other = join;
+    merge(&mut other, json!({"linux": {"uidMappings": maps(0, 7, 1), "gidMappings": maps(0, 7, 1)}}));
+    let error = bundle("user-other", "true", other).error();
+    assert!(error.contains("linux.uidMappings: they are not those of the user namespace"), "{error}");
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn recursive_attributes_hold_for_the_mounts_below() {
+    sh(
+        "mkdir -p /tmp/below; mount -t tmpfs top /tmp/below; mkdir /tmp/below/sub; mount -t tmpfs low /tmp/below/sub",
+    );
+    let ask = "grep ' /mnt' /proc/self/mounts | grep -v ' /mnt tmpfs' | cut -d' ' -f1,4 | cut -d, -f1-4";
+    let with = |options: Value| {
+        let mounts = json!([{"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"},
+            {"destination": "/mnt/it", "source": "/tmp/below", "options": options}]);
+        bundle("recursive", ask, json!({"mounts": mounts})).output()
+    };
+    let flags = |text: String| -> Vec<Vec<String>> {
+        let words =
+            |line: &str| line.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_string).collect();
+        text.lines().map(words).collect()
+    };
+    for (options, on_top, below) in [
+        (json!(["rbind", "rro", "rnosuid", "rnodev"]), true, true),
+        (json!(["rbind", "ro", "nosuid", "nodev"]), true, false),
+    ] {
+        let shown = flags(with(options));
+        let has =
+            |line: &[String]| ["ro", "nosuid", "nodev"].iter().all(|flag| line.contains(&flag.to_string()));
+        assert_eq!((shown[0][0].as_str(), has(&shown[0])), ("top", on_top), "{shown:?}");
+        assert_eq!((shown[1][0].as_str(), has(&shown[1])), ("low", below), "{shown:?}");
+    }
+    sh("umount /tmp/below/sub /tmp/below; rmdir /tmp/below");
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn the_root_has_the_propagation_that_was_asked_for() {
+    for (word, tag) in
+        [("shared", "shared:"), ("rshared", "shared:"), ("unbindable", "unbindable"), ("private", "")]
+    {
+        // What stands between the options of the mount and the dash (proc_pid_mountinfo(5)).
+        let ask = "sed -n 's/^[0-9]* [0-9]* [0-9:]* [^ ]* \\/ [^ ]* \\(.*\\)- .*/\\1/p' /proc/self/mountinfo | head -n 1";
+        let shown = bundle("propagation", ask, json!({"linux": {"rootfsPropagation": word}})).output();
+        if tag.is_empty() {
+            assert_eq!(shown.trim(), "", "{word}");
+        } else {
+            assert!(shown.starts_with(tag), "{word}: {shown}");
+        }
+    }
+}
+
+/// Takes one container process state and answers the first call by closing the fd, so that it fails with ENOSYS.
+fn listen_once(listener: std::os::unix::net::UnixListener) -> std::thread::JoinHandle<Value> {
+    std::thread::spawn(move || {
+        use std::io::Read;
+        let (mut connection, _) = listener.accept().unwrap();
+        let fd = runtime::oci::topic::console::receive_fd(&connection).unwrap();
+        let mut rest = String::new();
+        connection.read_to_string(&mut rest).unwrap();
+        let mut poll = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut poll, Some(&limit)), Ok(1), "no call arrived");
+        serde_json::from_str(&format!("{{{rest}")).unwrap()
+    })
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn a_listener_hears_the_calls_of_the_container_and_of_exec() {
+    let path = "/tmp/seccomp-listener";
+    for no_new_privileges in [false, true] {
+        let _ = std::fs::remove_file(path);
+        let patch = json!({"process": {"noNewPrivileges": no_new_privileges}, "annotations": {"org.x": "y"},
+            "linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "meta",
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]}}});
+        let container = bundle("notify", "mkdir /dev/shm/new 2> /dev/shm/error; sleep 1000", patch);
+        assert!(container.error().contains("failed to connect with seccomp agent"), "nobody listens yet");
+        let socket = std::os::unix::net::UnixListener::bind(path).unwrap();
+        let listener = listen_once(socket.try_clone().unwrap());
+        container.start();
+        let state = listener.join().unwrap();
+        assert_eq!((&state["fds"], &state["metadata"]), (&json!(["seccompFd"]), &json!("meta")));
+        assert_eq!(
+            (&state["state"]["id"], &state["state"]["status"]),
+            (&json!("notify"), &json!("creating"))
+        );
+        assert_eq!(
+            (&state["state"]["pid"], &state["state"]["annotations"]["org.x"]),
+            (&state["pid"], &json!("y"))
+        );
+        let listener = listen_once(socket);
+        let output = container.exec("mkdir /dev/shm/other 2>&1; cat /dev/shm/error");
+        assert_eq!(output.matches("Function not implemented").count(), 2, "{output}");
+        let exec = listener.join().unwrap();
+        assert_eq!((&exec["state"]["status"], &exec["state"]["pid"]), (&json!("running"), &state["pid"]));
+        assert_ne!(exec["pid"], state["pid"]);
+    }
+}
+
+/// Until the listener has its fd, the process may only call what no listener is asked about: it says so by write(2), which
+/// no filter may notify of, and asks for no memory.
+#[test]
+#[ignore = "runs in the VM"]
+fn a_listener_may_hear_the_calls_of_the_handshake() {
+    let path = "/tmp/seccomp-listener-all";
+    let _ = std::fs::remove_file(path);
+    let socket = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let names = ["sendto", "sendmsg", "writev", "brk", "mmap", "munmap", "openat"];
+    let rules = json!([{"names": names, "action": "SCMP_ACT_NOTIFY"}]);
+    let seccomp = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": rules});
+    let container = bundle("notify-all", "true", json!({"linux": {"seccomp": seccomp}}));
+    let listener = listen_once(socket);
+    // The listener lets the first call fail, so the container does not start; it would hang if nobody heard the call.
+    let error = container.error();
+    listener.join().unwrap();
+    assert!(error.contains("unable to start container process"), "{error}");
+}

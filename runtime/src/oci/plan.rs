@@ -89,7 +89,7 @@ impl Plan {
         }
         let mut mounts_plan = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
-            mounts_plan.push(mounts::plan(index, mount, bundle)?);
+            mounts_plan.push(mounts::plan(index, mount, bundle, &namespaces)?);
         }
         let dev_is_bound =
             mounts_plan.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind());

@@ -34,7 +34,7 @@ pub enum Side {
     Child,
 }
 
-/// Makes a child like fork(2), in the new namespaces of `flags` (CLONE_NEW*) and, if given, in `cgroup`
+/// Makes a child like fork(2), or with CLONE_PARENT a sibling, in the new namespaces of `flags` (CLONE_NEW*) and, if given, in `cgroup`
 /// ([clone3(2)](https://man7.org/linux/man-pages/man2/clone.2.html) with CLONE_PIDFD and CLONE_INTO_CGROUP).
 ///
 /// # Errors
@@ -60,7 +60,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Errno>
     let mut arguments = Arguments {
         flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling's is the caller's own; the kernel refuses another word on it.
+        exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
         ..Arguments::default()
     };
     if let Some(cgroup) = cgroup {

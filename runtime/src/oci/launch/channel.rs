@@ -3,9 +3,11 @@
 //!
 //! | child says | parent does | parent answers |
 //! | --- | --- | --- |
+//! | `Ushered` (with an fd) | takes the process that this one made for its own: `usher` | `GoOn`, to that one |
 //! | `Born` | id maps, limits | `GoOn` |
 //! | `NamespacesReady` | notes the container down, runs prestart and createRuntime hooks | `GoOn` |
 //! | `Terminal` (with an fd) | keeps it for its own terminal | |
+//! | `Listener` (with an fd's number) | hands that fd on: `listener` | `GoOn` |
 //! | `Ready` | returns: the container is created | |
 //! | `Failed` (with a sentence) | undoes everything and reports it | |
 
@@ -22,12 +24,16 @@ const TEXT_BYTES_MAX: usize = 1 << 16;
 /// What the child says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
+    /// The next message brings the pidfd of the container's process, which another one made.
+    Ushered,
     /// It runs, and waits for its id maps and limits.
     Born,
     /// Its namespaces and mounts are there, its root is not yet changed.
     NamespacesReady,
     /// The next message brings the master of its terminal.
     Terminal,
+    /// Its filter asks a listener, by the fd with this number.
+    Listener(i32),
     /// All is done; it waits for `start`, or is about to exec.
     Ready,
     /// A step failed.
@@ -55,18 +61,33 @@ impl Channel {
     /// # Errors
     /// The parent is gone.
     pub fn say(&mut self, message: &Message) -> Result<(), Error> {
+        if let Message::Listener(fd) = message {
+            return self.say_listener(*fd);
+        }
         let (letter, text) = match message {
+            Message::Ushered => (b'U', ""),
             Message::Born => (b'B', ""),
             Message::NamespacesReady => (b'N', ""),
             Message::Terminal => (b'T', ""),
             Message::Ready => (b'R', ""),
             Message::Failed(text) => (b'F', text.as_str()),
+            // Said above.
+            Message::Listener(_) => (b'L', ""),
         };
         let text = &text.as_bytes()[..text.len().min(TEXT_BYTES_MAX)];
         // Checked above: it fits.
         let length = u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
         let bytes = [&[letter][..], &length, text].concat();
         self.0.write_all(&bytes).step("talk to", "the runtime")
+    }
+
+    /// Under a filter that may let every call wait for a listener which has no fd yet, write(2) excepted: so nothing but
+    /// that is called, and no memory is asked for.
+    fn say_listener(&self, fd: i32) -> Result<(), Error> {
+        let mut bytes = [b'L', 4, 0, 0, 0, 0, 0, 0, 0];
+        bytes[5..].copy_from_slice(&fd.to_le_bytes());
+        // So few bytes go at once, or not at all.
+        rustix::io::write(&self.0, &bytes).step("talk to", "the runtime").map(drop)
     }
 
     /// The child's side: waits until it may go on.
@@ -96,6 +117,11 @@ impl Channel {
         let mut text = vec![0; length];
         self.0.read_exact(&mut text).step("listen to", "the container's process")?;
         Ok(Some(match head[0] {
+            b'U' => Message::Ushered,
+            b'L' => match <[u8; 4]>::try_from(text) {
+                Ok(fd) => Message::Listener(i32::from_le_bytes(fd)),
+                Err(_) => return Err(Error::new("the container's process said nonsense")),
+            },
             b'B' => Message::Born,
             b'N' => Message::NamespacesReady,
             b'T' => Message::Terminal,
@@ -122,7 +148,15 @@ mod tests {
     fn every_message_arrives_as_it_was_said() {
         let (mut child, mut parent) = Channel::pair().unwrap();
         let failed = Message::Failed("mount \"proc\": no".into());
-        for message in [Message::Born, Message::NamespacesReady, Message::Terminal, Message::Ready, failed] {
+        for message in [
+            Message::Ushered,
+            Message::Born,
+            Message::NamespacesReady,
+            Message::Terminal,
+            Message::Listener(0x0102_0304),
+            Message::Ready,
+            failed,
+        ] {
             child.say(&message).unwrap();
             assert_eq!(parent.hear().unwrap(), Some(message));
         }

@@ -16,11 +16,13 @@ use super::channel::Channel;
 use super::channel::Message;
 use super::finish;
 use super::init;
+use super::listener;
 use super::parent;
 use crate::oci::cgroup::Cgroup;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::store::Container;
+use crate::oci::store::Status;
 use crate::oci::topic::conditions;
 use crate::oci::topic::conditions::Conditions;
 use crate::oci::topic::console;
@@ -63,6 +65,7 @@ pub fn start(
         return Err(Error::new("cannot exec in a stopped container"));
     }
     let conditions = conditions::plan(&record.spec)?;
+    let mut listener = listener::connect(&conditions)?;
     let socket = console_socket.map(console::connect).transpose()?;
     let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open", "/proc")?;
@@ -78,7 +81,7 @@ pub fn start(
     let side = sys::process::clone3(0, Some(cgroup.dir_fd().as_fd())).step("start", "the process")?;
     let (pid, pidfd) = match side {
         Side::Child => {
-            drop(channel);
+            drop((channel, listener));
             let mut child_channel = child_channel;
             let inherited = Inherited { init_fd, inside, proc, socket, preserve_fds };
             let error = match child(process, &conditions, &inherited, &mut child_channel, &record.id) {
@@ -105,7 +108,13 @@ pub fn start(
             Some(Message::Failed(text)) => {
                 return Err(Error::new(format!("exec failed: unable to start container process: {text}")));
             }
-            Some(Message::NamespacesReady) | None => {
+            Some(Message::Listener(fd)) if listener.is_some() => {
+                if let Some(listener) = listener.take() {
+                    listener.hand_on(container, Status::Running, pid, pidfd.as_fd(), fd)?;
+                }
+                channel.go_on()?;
+            }
+            _ => {
                 return Err(Error::new("exec failed: unable to start container process: it was killed"));
             }
         }
@@ -181,7 +190,6 @@ fn child(
     init::new_keyring(id)?;
     process.add_home();
     let may_set_groups = init::may_set_groups(inherited.proc.as_fd());
-    finish::finish(conditions, process, may_set_groups, inherited.preserve_fds, || {
-        channel.say(&Message::Ready)
-    })
+    let ready = |channel: &mut Channel| channel.say(&Message::Ready);
+    finish::finish(conditions, process, may_set_groups, inherited.preserve_fds, channel, ready)
 }

@@ -2,6 +2,8 @@
 //! In: the conditions of the container, a process. Out: the program runs. Must never: let an fd of the host through to
 //! the program, or load a filter before what it may forbid is done.
 
+use super::channel::Channel;
+use super::channel::Message;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::topic::conditions::Conditions;
@@ -21,7 +23,8 @@ pub fn finish(
     process: &ProcessPlan,
     may_set_groups: bool,
     preserved_fds: u32,
-    ready: impl FnOnce() -> Result<(), Error>,
+    channel: &mut Channel,
+    ready: impl FnOnce(&mut Channel) -> Result<(), Error>,
 ) -> Result<std::convert::Infallible, Error> {
     process.schedule.apply(conditions.has_cpuset)?;
     conditions.enter()?;
@@ -30,7 +33,7 @@ pub fn finish(
     } else {
         // Without it only a privileged process may load a filter. It may forbid to set limits.
         rlimits::settle(&process.rlimits)?;
-        conditions.confine()?;
+        confine(conditions, channel)?;
     }
     process.change_user(may_set_groups)?;
     process.enter_cwd()?;
@@ -45,9 +48,17 @@ pub fn finish(
     sys::process::set_parent_death_signal(0).step("untie the process from", "the runtime")?;
     if process.no_new_privileges {
         rlimits::settle(&process.rlimits)?;
-        conditions.confine()?;
+        confine(conditions, channel)?;
     }
-    ready()?;
+    ready(channel)?;
     let errno = sys::process::exec(&program, &process.args, &process.env);
     Err(errno).step("exec", program.to_string_lossy())
+}
+
+/// Loads the filter, and waits until its listener, if it has one, has its fd.
+fn confine(conditions: &Conditions, channel: &mut Channel) -> Result<(), Error> {
+    use std::os::fd::AsRawFd;
+    let Some(fd) = conditions.confine()? else { return Ok(()) };
+    channel.say(&Message::Listener(fd.as_raw_fd()))?;
+    channel.wait()
 }

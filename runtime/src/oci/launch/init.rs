@@ -19,6 +19,8 @@ use rustix::io::Errno;
 use super::channel::Channel;
 use super::channel::Message;
 use super::finish;
+use super::parent;
+use super::usher;
 use crate::oci::plan::Plan;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
@@ -41,6 +43,8 @@ use crate::sys;
 pub struct Inherited {
     /// Existing namespaces to join.
     pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// Mounts that only the runtime can make, by their place in the plan.
+    pub mounts: Vec<(usize, OwnedFd)>,
     /// The host's procfs, O_PATH: writes to labels and parameters go through it and no other.
     pub proc: OwnedFd,
     /// The fifo, O_RDWR, on which `start` is awaited; None for a container that starts at once.
@@ -81,13 +85,18 @@ fn steps(
     // Until the container is created it must not outlive the runtime.
     sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
     sys::signal::reset();
+    if plan.namespaces.joined(NamespaceKind::User).is_some() {
+        usher::pass_on(plan, &inherited, channel, parent::new_namespaces(plan))?;
+        sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
+    } else {
+        join(plan, &inherited)?;
+    }
     rustix::process::setsid().step("start", "a session")?;
-    join(plan, &inherited)?;
     channel.say(&Message::Born)?;
     channel.wait()?;
     become_root(plan)?;
     own_namespaces(plan)?;
-    let root = build_root(plan)?;
+    let root = build_root(plan, &inherited)?;
     channel.say(&Message::NamespacesReady)?;
     channel.wait()?;
     let state = container.hook_state(Status::Creating);
@@ -123,7 +132,7 @@ fn steps(
     let Inherited { fifo, preserved_fds, .. } = inherited;
     drop(root);
     plan.process.add_home();
-    finish::finish(&plan.conditions, &plan.process, may_set_groups, preserved_fds, || {
+    finish::finish(&plan.conditions, &plan.process, may_set_groups, preserved_fds, channel, |channel| {
         channel.say(&Message::Ready)?;
         if let Some(fifo) = &fifo {
             wait_for_start(fifo)?;
@@ -147,16 +156,23 @@ fn join(plan: &Plan, inherited: &Inherited) -> Result<(), Error> {
         if matches!(kind, NamespaceKind::Pid | NamespaceKind::Time) {
             continue;
         }
-        let path = plan.namespaces.join.iter().find(|(joined, _)| joined == kind);
-        let path = path.map(|(_, path)| path.display().to_string()).unwrap_or_default();
-        sys::process::setns(fd.as_fd(), namespaces::flag(*kind)).step("join the namespace", path)?;
+        sys::process::setns(fd.as_fd(), namespaces::flag(*kind))
+            .step("join the namespace", path_of(plan, *kind))?;
     }
     Ok(())
 }
 
-/// In a new user namespace this process is nobody until it takes an id that is mapped.
-fn become_root(plan: &Plan) -> Result<(), Error> {
-    if !plan.namespaces.is_new(NamespaceKind::User) {
+/// Where the namespace of `kind` is that is joined, for messages.
+pub fn path_of(plan: &Plan, kind: NamespaceKind) -> String {
+    plan.namespaces.joined(kind).map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+/// In its user namespace this process is nobody until it takes an id that is mapped.
+///
+/// # Errors
+/// setresgid(2)'s and setresuid(2)'s: EINVAL where 0 is not mapped.
+pub fn become_root(plan: &Plan) -> Result<(), Error> {
+    if !plan.namespaces.is_own(NamespaceKind::User) {
         return Ok(());
     }
     use rustix::thread::Gid;
@@ -187,7 +203,7 @@ fn own_namespaces(plan: &Plan) -> Result<(), Error> {
 }
 
 /// Root, mounts and devices; everything is where it belongs but the process itself.
-fn build_root(plan: &Plan) -> Result<OwnedFd, Error> {
+fn build_root(plan: &Plan, inherited: &Inherited) -> Result<OwnedFd, Error> {
     let root = rootfs::prepare(&plan.rootfs, plan.propagation)?;
     let cgroup_path = plan.cgroup.path();
     let view = if plan.namespaces.is_own(NamespaceKind::Cgroup) {
@@ -195,12 +211,13 @@ fn build_root(plan: &Plan) -> Result<OwnedFd, Error> {
     } else {
         CgroupView::Folder(&cgroup_path)
     };
-    for mount in &plan.mounts {
-        mount.apply(root.as_fd(), &view)?;
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        let prepared = inherited.mounts.iter().find(|(at, _)| *at == index).map(|(_, mount)| mount);
+        mount.apply(root.as_fd(), &view, prepared)?;
     }
     if let Some(nodes) = &plan.devices {
         // A user namespace may make no nodes.
-        devices::apply(nodes, root.as_fd(), plan.namespaces.is_new(NamespaceKind::User))?;
+        devices::apply(nodes, root.as_fd(), plan.namespaces.is_own(NamespaceKind::User))?;
     }
     Ok(root)
 }

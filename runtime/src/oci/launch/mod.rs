@@ -7,6 +7,8 @@ pub mod channel;
 pub mod exec;
 pub mod finish;
 pub mod init;
+pub mod listener;
 pub mod parent;
 pub mod relay;
 pub mod seal;
+pub mod usher;

@@ -19,6 +19,9 @@ use super::channel::Channel;
 use super::channel::Message;
 use super::init;
 use super::init::Inherited;
+use super::listener;
+use super::listener::Listener;
+use super::usher;
 use crate::oci::cgroup::Cgroup;
 use crate::oci::plan::Plan;
 use crate::oci::report::Error;
@@ -32,6 +35,7 @@ use crate::oci::store::Status;
 use crate::oci::store::Store;
 use crate::oci::topic::console;
 use crate::oci::topic::hooks;
+use crate::oci::topic::idmap;
 use crate::oci::topic::namespaces;
 use crate::oci::topic::rlimits;
 use crate::oci::undo::Undo;
@@ -112,10 +116,15 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
         // Nothing can be done about what can't be removed; `delete --force` tries again.
         move || drop(std::fs::remove_dir_all(folder))
     });
+    let listener = listener::connect(&plan.conditions)?;
     let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join("exec.fifo"))?) };
     let cgroup = make_cgroup(plan, &mut undo)?;
+    let namespaces = open_namespaces(plan)?;
+    let user = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| fd.as_fd());
+    let joins_user = user.is_some();
     let inherited = Inherited {
-        namespaces: open_namespaces(plan)?,
+        mounts: idmap::prepare(&plan.mounts, &plan.namespaces, user)?,
+        namespaces,
         proc: rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .step("open", "/proc")?,
         fifo,
@@ -127,19 +136,26 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     let mut container = Container { record: record(plan, spec, &cgroup), folder };
     let (mut channel, child_channel) = Channel::pair()?;
     enter_for_children(plan, &inherited)?;
-    let side = sys::process::clone3(new_namespaces(plan), Some(cgroup.dir_fd().as_fd()));
-    let (pid, pidfd) = match side.step("start", "the container's process")? {
+    let flags = if joins_user { 0 } else { new_namespaces(plan) };
+    let side = sys::process::clone3(flags, Some(cgroup.dir_fd().as_fd()));
+    let (mut pid, mut pidfd) = match side.step("start", "the container's process")? {
         Side::Child => {
             undo.disown();
-            drop(channel);
+            // The listener waits for the end of what it is told, so only one process may hold its connection.
+            drop((channel, listener));
             init::run(plan, &container, inherited, child_channel)
         }
         Side::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop((child_channel, inherited));
+    if joins_user {
+        (pid, pidfd) = usher::receive(pid, &mut channel)?;
+        channel.go_on()?;
+    }
     undo.push(move || kill_and_reap(pid));
     leave_for_children(plan)?;
-    let master = serve(plan, &mut container, pid, &mut channel, &state_at_hooks)?;
+    let child = Child { pid, pidfd: &pidfd, listener };
+    let master = serve(plan, &mut container, child, &mut channel, &state_at_hooks)?;
     if let Some(socket) = pidfd_socket {
         send_pidfd(&socket, &pidfd)?;
     }
@@ -149,15 +165,23 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     Ok(Created { container, pid, pidfd, master, undo })
 }
 
+/// The container's process, as `serve` needs it.
+struct Child<'a> {
+    pid: Pid,
+    pidfd: &'a OwnedFd,
+    listener: Option<Listener>,
+}
+
 /// Answers the child until it is ready, and gives its terminal's master if it sent one. `state_at_hooks` gets what
 /// poststop hooks are to be told, from the moment on at which other hooks may have run.
 fn serve(
     plan: &Plan,
     container: &mut Container,
-    pid: Pid,
+    child: Child<'_>,
     channel: &mut Channel,
     state_at_hooks: &OnceCell<Vec<u8>>,
 ) -> Result<Option<OwnedFd>, Error> {
+    let Child { pid, pidfd, mut listener } = child;
     let mut master = None;
     loop {
         match channel.hear()? {
@@ -183,11 +207,16 @@ fn serve(
                 master = Some(console::receive_fd(&channel.0)?);
                 continue;
             }
+            Some(Message::Listener(fd)) => {
+                if let Some(listener) = listener.take() {
+                    listener.hand_on(container, Status::Creating, pid, pidfd.as_fd(), fd)?;
+                }
+            }
             Some(Message::Ready) => return Ok(master),
             Some(Message::Failed(text)) => {
                 return Err(Error::new(format!("unable to start container process: {text}")));
             }
-            None => return Err(died(container)),
+            None | Some(Message::Ushered) => return Err(died(container)),
         }
         channel.go_on()?;
     }
@@ -238,7 +267,7 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> 
 }
 
 /// The new namespaces that clone3 makes. The cgroup one is the child's own business, the time one this process's.
-fn new_namespaces(plan: &Plan) -> u64 {
+pub fn new_namespaces(plan: &Plan) -> u64 {
     let kinds = plan
         .namespaces
         .new
@@ -284,12 +313,7 @@ fn write_id_maps(plan: &Plan, pid: Pid) -> Result<(), Error> {
     if !plan.namespaces.is_new(NamespaceKind::User) {
         return Ok(());
     }
-    // An unprivileged writer of gid_map has to give setgroups up first (user_namespaces(7)).
-    if !rustix::process::geteuid().is_root() {
-        write_proc(pid, "setgroups", "deny")?;
-    }
-    write_proc(pid, "uid_map", &plan.namespaces.uid_map)?;
-    write_proc(pid, "gid_map", &plan.namespaces.gid_map)
+    namespaces::write_maps(pid, &plan.namespaces.uid_map, &plan.namespaces.gid_map)
 }
 
 fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Error> {

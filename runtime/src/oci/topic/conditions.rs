@@ -2,6 +2,8 @@
 //! In: a spec. Out: the checked conditions, and their parts put on by the process itself. Must never: differ between
 //! `create` and `exec`: both plan them here, from the same spec.
 
+use std::os::fd::OwnedFd;
+
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::seccomp;
@@ -35,6 +37,8 @@ pub struct Conditions {
     pub has_cpuset: bool,
     /// The system call filter.
     pub seccomp: Option<seccomp::Filter>,
+    /// The socket of whom the filter asks, and what that is told beside.
+    pub listener: Option<(String, String)>,
 }
 
 /// Checks and converts them.
@@ -44,17 +48,14 @@ pub struct Conditions {
 pub fn plan(spec: &Spec) -> Result<Conditions, Error> {
     let Some(linux) = &spec.linux else { return Ok(Conditions::default()) };
     let seccomp = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
-    if seccomp.as_ref().is_some_and(seccomp::Filter::has_listener) {
-        return Err(Error::spec(
-            "linux.seccomp.listenerPath",
-            "not supported: notifications are not handed on yet",
-        ));
-    }
+    let listens = seccomp.as_ref().is_some_and(seccomp::Filter::has_listener);
+    let listener = linux.seccomp.as_ref().filter(|_| listens);
     let cpu = linux.resources.as_ref().and_then(|resources| resources.cpu.as_ref());
     Ok(Conditions {
         personality: linux.personality.as_ref().map(personality).transpose()?,
         has_cpuset: cpu.is_some_and(|cpu| !cpu.cpus.is_empty()),
         seccomp,
+        listener: listener.map(|seccomp| (seccomp.listener_path.clone(), seccomp.listener_metadata.clone())),
     })
 }
 
@@ -87,13 +88,13 @@ impl Conditions {
         }
     }
 
-    /// Loads the filter.
+    /// Loads the filter. Gives the fd for its listener, when it has one: see `Filter::install`.
     ///
     /// # Errors
     /// seccomp(2)'s.
-    pub fn confine(&self) -> Result<(), Error> {
-        let Some(filter) = &self.seccomp else { return Ok(()) };
-        filter.install().step("load", "the seccomp filter").map(drop)
+    pub fn confine(&self) -> Result<Option<OwnedFd>, Error> {
+        let Some(filter) = &self.seccomp else { return Ok(None) };
+        filter.install().step("load", "the seccomp filter")
     }
 }
 

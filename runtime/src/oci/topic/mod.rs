@@ -4,8 +4,10 @@
 pub mod capabilities;
 pub mod conditions;
 pub mod console;
+pub mod copy_up;
 pub mod devices;
 pub mod hooks;
+pub mod idmap;
 pub mod inside;
 pub mod masks;
 pub mod mounts;

@@ -16,8 +16,12 @@ use rustix::mount::MountAttrFlags;
 use rustix::mount::MoveMountFlags;
 use rustix::mount::OpenTreeFlags;
 
+use super::copy_up;
+use super::idmap;
+use super::idmap::IdMap;
 use super::inside;
 use super::inside::Make;
+use super::namespaces::Namespaces;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::spec::Mount;
@@ -26,6 +30,49 @@ use crate::sys::mount::set_attributes;
 
 /// MOUNT_ATTR__ATIME of linux/mount.h: the bits of which one value is set.
 const ATIME_MASK: u64 = 0x70;
+/// Options that are attributes of a mount: name, MOUNT_ATTR_* bits that it sets, bits that it clears. With an `r` in
+/// front they hold for the mounts below it too.
+const ATTRIBUTES: [(&str, u64, u64); 18] = [
+    ("ro", 0x1, 0),
+    ("rw", 0, 0x1),
+    ("nosuid", 0x2, 0),
+    ("suid", 0, 0x2),
+    ("nodev", 0x4, 0),
+    ("dev", 0, 0x4),
+    ("noexec", 0x8, 0),
+    ("exec", 0, 0x8),
+    ("noatime", 0x10, ATIME_MASK),
+    ("atime", 0, ATIME_MASK),
+    ("relatime", 0, ATIME_MASK),
+    ("norelatime", 0, ATIME_MASK),
+    ("strictatime", 0x20, ATIME_MASK),
+    ("nostrictatime", 0, ATIME_MASK),
+    ("nodiratime", 0x80, 0),
+    ("diratime", 0, 0x80),
+    ("nosymfollow", 0x20_0000, 0),
+    ("symfollow", 0, 0x20_0000),
+];
+/// Options that say what holds anyway.
+const IGNORED: [&str; 5] = ["defaults", "async", "loud", "nomand", "norecursive"];
+/// Propagations, each also with an `r` in front (mount(2)).
+const PROPAGATIONS: [(&str, u64); 4] = [
+    ("private", libc::MS_PRIVATE),
+    ("slave", libc::MS_SLAVE),
+    ("shared", libc::MS_SHARED),
+    ("unbindable", libc::MS_UNBINDABLE),
+];
+/// Options with a meaning of their own.
+const SPECIAL: [&str; 5] = ["bind", "rbind", "idmap", "ridmap", "tmpcopyup"];
+
+/// The options that are known here, for `features`; a file system has more of its own.
+pub fn option_names() -> Vec<String> {
+    let both = |name: &str| [name.to_string(), format!("r{name}")];
+    let mut names: Vec<String> = ATTRIBUTES.iter().flat_map(|(name, ..)| both(name)).collect();
+    names.extend(PROPAGATIONS.iter().flat_map(|(name, _)| both(name)));
+    names.extend(IGNORED.iter().chain(&SPECIAL).map(|name| name.to_string()));
+    names.sort();
+    names
+}
 
 /// A checked mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +81,9 @@ pub struct MountPlan {
     pub destination: PathBuf,
     /// What.
     pub kind: Kind,
+    /// How its owners are mapped.
+    pub idmap: Option<IdMap>,
+    copies_up: bool,
     attributes: MountAttributes,
     recursive: MountAttributes,
     propagation: Vec<(u64, bool)>,
@@ -68,17 +118,16 @@ pub enum Kind {
 ///
 /// # Errors
 /// A destination that is missing, an option that is not supported.
-pub fn plan(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan, Error> {
+pub fn plan(index: usize, mount: &Mount, bundle: &Path, namespaces: &Namespaces) -> Result<MountPlan, Error> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     if mount.destination.is_empty() {
         return Err(Error::spec(field("destination"), "is empty; expected an absolute path"));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::spec(field("uidMappings"), "idmapped mounts are not supported yet"));
-    }
     let mut plan = MountPlan {
         destination: inside::plain(Path::new(&mount.destination)),
         kind: Kind::Cgroup,
+        idmap: None,
+        copies_up: false,
         attributes: MountAttributes::default(),
         recursive: MountAttributes::default(),
         propagation: Vec::new(),
@@ -88,17 +137,24 @@ pub fn plan(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan, Err
             mount.destination
         ),
     };
+    let mut idmap = None;
     let mut bind = (mount.kind == "bind").then_some(false);
     let mut data = Vec::new();
     for option in &mount.options {
         match option.as_str() {
             "bind" => bind = bind.or(Some(false)),
             "rbind" => bind = Some(true),
-            "idmap" | "ridmap" | "tmpcopyup" => {
-                return Err(Error::spec(field("options"), format!("{option}: not supported yet")));
-            }
+            "idmap" | "ridmap" => idmap = Some(option.as_str()),
+            "tmpcopyup" => plan.copies_up = true,
             option => plan.option(option, &mut data),
         }
+    }
+    plan.idmap = idmap::plan(&format!("mounts[{index}]"), mount, idmap, namespaces)?;
+    if plan.idmap.is_some() && bind.is_none() {
+        return Err(Error::spec(field("uidMappings"), "id-mapped mounts are only supported for bind-mounts"));
+    }
+    if plan.copies_up && (bind.is_some() || mount.kind != "tmpfs") {
+        return Err(Error::spec(field("options"), "tmpcopyup: only a tmpfs can begin with a copy"));
     }
     plan.kind = match (bind, mount.kind.as_str()) {
         (Some(recursive), _) => {
@@ -121,80 +177,54 @@ pub fn plan(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan, Err
 impl MountPlan {
     /// One option: a mount attribute, a propagation, or else the file system's own.
     fn option(&mut self, option: &str, data: &mut Vec<String>) {
-        const RDONLY: u64 = 0x1;
-        const NOSUID: u64 = 0x2;
-        const NODEV: u64 = 0x4;
-        const NOEXEC: u64 = 0x8;
-        const NOATIME: u64 = 0x10;
-        const STRICTATIME: u64 = 0x20;
-        const NODIRATIME: u64 = 0x80;
-        const NOSYMFOLLOW: u64 = 0x20_0000;
-        let (word, recursive) = match option.strip_prefix('r') {
-            Some(rest)
-                if matches!(
-                    rest,
-                    "ro" | "rw"
-                        | "nosuid"
-                        | "suid"
-                        | "nodev"
-                        | "dev"
-                        | "noexec"
-                        | "exec"
-                        | "noatime"
-                        | "atime"
-                        | "relatime"
-                        | "norelatime"
-                        | "strictatime"
-                        | "nostrictatime"
-                        | "nodiratime"
-                        | "diratime"
-                        | "nosymfollow"
-                        | "symfollow"
-                ) =>
-            {
-                (rest, true)
-            }
-            _ => (option, false),
-        };
-        let attributes = if recursive { &mut self.recursive } else { &mut self.attributes };
-        let (set, clear) = match word {
-            "ro" => (RDONLY, 0),
-            "rw" => (0, RDONLY),
-            "nosuid" => (NOSUID, 0),
-            "suid" => (0, NOSUID),
-            "nodev" => (NODEV, 0),
-            "dev" => (0, NODEV),
-            "noexec" => (NOEXEC, 0),
-            "exec" => (0, NOEXEC),
-            "noatime" => (NOATIME, ATIME_MASK),
-            "strictatime" => (STRICTATIME, ATIME_MASK),
-            "relatime" | "atime" | "nostrictatime" | "norelatime" => (0, ATIME_MASK),
-            "nodiratime" => (NODIRATIME, 0),
-            "diratime" => (0, NODIRATIME),
-            "nosymfollow" => (NOSYMFOLLOW, 0),
-            "symfollow" => (0, NOSYMFOLLOW),
-            "defaults" | "async" | "loud" | "nomand" | "norecursive" => return,
-            word => {
-                match propagation(word) {
+        let find = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
+        let (found, attributes) = match (find(option), option.strip_prefix('r').and_then(find)) {
+            (Some(found), _) => (found, &mut self.attributes),
+            (None, Some(found)) => (found, &mut self.recursive),
+            (None, None) => {
+                match propagation(option) {
                     Some(change) => self.propagation.push(change),
+                    None if IGNORED.contains(&option) => {}
                     None => data.push(option.to_string()),
                 }
                 return;
             }
         };
         // The last word counts.
+        let (_, set, clear) = *found;
         attributes.set = attributes.set & !(set | clear) | set;
         attributes.clear = attributes.clear & !set | clear;
     }
 
-    /// Mounts it inside `root`. `own_cgroup` is bound where the cgroup file system can't be mounted anew.
+    /// Mounts it inside `root`; `prepared` is the mount, where the runtime has made it.
     ///
     /// # Errors
     /// Each names the mount and what failed.
-    pub fn apply(&self, root: BorrowedFd<'_>, cgroup: &CgroupView<'_>) -> Result<(), Error> {
-        let detached = self.detached(cgroup).step("mount", &self.name)?;
-        let target = self.target(root, &detached).step("make the mount point of", &self.name)?;
-        attach(&detached, &target).step("mount", &self.name)?;
+    pub fn apply(
+        &self,
+        root: BorrowedFd<'_>,
+        cgroup: &CgroupView<'_>,
+        prepared: Option<&OwnedFd>,
+    ) -> Result<(), Error> {
+        let made;
+        let detached = match prepared {
+            Some(prepared) => prepared,
+            None => {
+                made = self.detached(cgroup).step("mount", &self.name)?;
+                &made
+            }
+        };
+        let target = self.target(root, detached).step("make the mount point of", &self.name)?;
+        if self.copies_up {
+            copy_up::copy(target.as_fd(), detached.as_fd(), !self.has_mode())
+                .step("tmpcopyup: copy what is at the mount point of", &self.name)?;
+        }
+        for (attributes, recursive) in [(&self.attributes, false), (&self.recursive, true)] {
+            if attributes.set | attributes.clear != 0 {
+                set_attributes(detached.as_fd(), attributes, recursive).step("mount", &self.name)?;
+            }
+        }
+        attach(detached, &target).step("mount", &self.name)?;
         // Flags are attached to the mount's own root.
         for (propagation, recursive) in &self.propagation {
             let change = MountAttributes { propagation: *propagation, ..MountAttributes::default() };
@@ -204,7 +234,28 @@ impl MountPlan {
         Ok(())
     }
 
-    /// The mount, configured and not yet in any tree.
+    /// What a bind mount shows, in no tree yet: the runtime's side of an idmapped one.
+    ///
+    /// # Errors
+    /// open_tree(2)'s.
+    pub fn detached_source(&self) -> Result<OwnedFd, Error> {
+        match &self.kind {
+            Kind::Bind { source, recursive } => clone_tree(source, *recursive),
+            _ => Err(Errno::INVAL),
+        }
+        .step("mount", &self.name)
+    }
+
+    /// How messages name it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn has_mode(&self) -> bool {
+        matches!(&self.kind, Kind::FileSystem { options, .. } if options.iter().any(|option| option.starts_with("mode=")))
+    }
+
+    /// The mount with its file system's options, not yet in any tree.
     fn detached(&self, cgroup: &CgroupView<'_>) -> Result<OwnedFd, Errno> {
         let mount = match &self.kind {
             Kind::Bind { source, recursive } => clone_tree(source, *recursive)?,
@@ -222,11 +273,6 @@ impl MountPlan {
                 done => done?,
             },
         };
-        for (attributes, recursive) in [(&self.attributes, false), (&self.recursive, true)] {
-            if attributes.set | attributes.clear != 0 {
-                set_attributes(mount.as_fd(), attributes, recursive)?;
-            }
-        }
         Ok(mount)
     }
 
@@ -302,19 +348,14 @@ pub fn attach(mount: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
 /// A propagation's MS_* bit and whether it is recursive (mount(2)).
 pub fn propagation(word: &str) -> Option<(u64, bool)> {
     let (word, recursive) = word.strip_prefix('r').map_or((word, false), |rest| (rest, true));
-    let bit = match word {
-        "private" => libc::MS_PRIVATE,
-        "slave" => libc::MS_SLAVE,
-        "shared" => libc::MS_SHARED,
-        "unbindable" => libc::MS_UNBINDABLE,
-        _ => return None,
-    };
-    Some((bit, recursive))
+    let (_, bit) = PROPAGATIONS.iter().find(|(name, _)| *name == word)?;
+    Some((*bit, recursive))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::spec::linux::NamespaceKind;
 
     fn mount(kind: &str, options: &[&str]) -> Mount {
         Mount {
@@ -332,6 +373,7 @@ mod tests {
             0,
             &mount("tmpfs", &["nosuid", "strictatime", "mode=755", "rprivate", "ro"]),
             Path::new("/"),
+            &Namespaces::default(),
         )
         .unwrap();
         assert_eq!(plan.attributes.set, 0x2 | 0x20 | 0x1);
@@ -344,20 +386,45 @@ mod tests {
 
     #[test]
     fn a_relative_bind_counts_from_the_bundle() {
-        let plan = plan(0, &mount("", &["rbind", "rro"]), Path::new("/bundle")).unwrap();
+        let plan =
+            plan(0, &mount("", &["rbind", "rro"]), Path::new("/bundle"), &Namespaces::default()).unwrap();
         assert_eq!(plan.kind, Kind::Bind { source: "/bundle/src".into(), recursive: true });
         assert_eq!((plan.attributes.set, plan.recursive.set), (0, 1));
     }
 
     #[test]
     fn the_last_of_two_contrary_words_counts() {
-        let plan = plan(0, &mount("bind", &["ro", "rw"]), Path::new("/")).unwrap();
+        let plan = plan(0, &mount("bind", &["ro", "rw"]), Path::new("/"), &Namespaces::default()).unwrap();
         assert_eq!((plan.attributes.set, plan.attributes.clear), (0, 1));
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = plan(3, &mount("", &[]), Path::new("/")).unwrap_err().to_string();
+        let error = plan(3, &mount("", &[]), Path::new("/"), &Namespaces::default()).unwrap_err().to_string();
         assert!(error.starts_with("mounts[3].type:"), "{error}");
+    }
+
+    #[test]
+    fn ids_are_mapped_for_bind_mounts_with_both_maps_or_a_user_namespace() {
+        let map = vec![crate::oci::spec::linux::IdMapping { container_id: 0, host_id: 1000, size: 1 }];
+        let one = Mount { uid_mappings: map.clone(), ..mount("bind", &[]) };
+        let both = Mount { gid_mappings: map.clone(), ..one.clone() };
+        let user = Namespaces { new: vec![NamespaceKind::User], ..Namespaces::default() };
+        let planned = |mount: &Mount, namespaces: &Namespaces| {
+            plan(0, mount, Path::new("/"), namespaces)
+                .map(|plan| plan.idmap.is_some())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(planned(&both, &Namespaces::default()), Ok(true));
+        assert_eq!(planned(&mount("bind", &["ridmap"]), &user), Ok(true));
+        assert!(planned(&one, &user).unwrap_err().starts_with("mounts[0].uidMappings:"));
+        assert!(
+            planned(&mount("bind", &["idmap"]), &Namespaces::default())
+                .unwrap_err()
+                .contains("user namespace")
+        );
+        let tmpfs = Mount { kind: "tmpfs".into(), ..both };
+        assert!(planned(&tmpfs, &user).unwrap_err().contains("only supported for bind-mounts"));
+        assert!(planned(&mount("proc", &["tmpcopyup"]), &user).unwrap_err().contains("only a tmpfs"));
     }
 }

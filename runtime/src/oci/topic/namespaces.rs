@@ -3,9 +3,13 @@
 //! a namespace that is not named is the runtime's own.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::path::PathBuf;
 
+use rustix::process::Pid;
+
 use crate::oci::report::Error;
+use crate::oci::report::Fails;
 use crate::oci::spec::Spec;
 use crate::oci::spec::linux::IdMapping;
 use crate::oci::spec::linux::Namespace;
@@ -18,7 +22,7 @@ pub struct Namespaces {
     pub new: Vec<NamespaceKind>,
     /// Existing ones.
     pub join: Vec<(NamespaceKind, PathBuf)>,
-    /// Text for /proc/PID/uid_map; empty without a new user namespace.
+    /// Text for /proc/PID/uid_map; for a user namespace that is joined, what it has to be, or empty.
     pub uid_map: String,
     /// Text for /proc/PID/gid_map.
     pub gid_map: String,
@@ -60,11 +64,6 @@ pub fn plan(spec: &Spec) -> Result<Namespaces, Error> {
         seen.push(*kind);
         if path.is_empty() {
             plan.new.push(*kind);
-        } else if *kind == NamespaceKind::User {
-            return Err(Error::spec(
-                format!("linux.namespaces[{index}].path"),
-                "joining an existing user namespace is not supported yet",
-            ));
         } else {
             plan.join.push((*kind, PathBuf::from(path)));
         }
@@ -77,10 +76,10 @@ pub fn plan(spec: &Spec) -> Result<Namespaces, Error> {
             "user namespaces enabled, but no uid and gid mappings found",
         ));
     }
-    if mapped && !user {
+    if mapped && !plan.is_own(NamespaceKind::User) {
         return Err(Error::spec(
             "linux.uidMappings",
-            "mappings without a new user namespace; add one, or remove them",
+            "mappings without a user namespace; add one, or remove them",
         ));
     }
     plan.uid_map = map_text(&linux.uid_mappings);
@@ -110,13 +109,36 @@ impl Namespaces {
         self.new.contains(&kind)
     }
 
+    /// Where the namespace of `kind` is that the container joins.
+    pub fn joined(&self, kind: NamespaceKind) -> Option<&Path> {
+        self.join.iter().find(|(joined, _)| *joined == kind).map(|(_, path)| path.as_path())
+    }
+
     /// Whether the container has its own one of `kind`, new or joined.
     pub fn is_own(&self, kind: NamespaceKind) -> bool {
-        self.is_new(kind) || self.join.iter().any(|(joined, _)| *joined == kind)
+        self.is_new(kind) || self.joined(kind).is_some()
     }
 }
 
-fn map_text(mappings: &[IdMapping]) -> String {
+/// Gives the user namespace of `pid` its maps.
+///
+/// # Errors
+/// write(2)'s: EPERM for ids that the caller may not map.
+pub fn write_maps(pid: Pid, uid_map: &str, gid_map: &str) -> Result<(), Error> {
+    let write = |file: &str, text: &str| {
+        let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+        std::fs::write(&path, text).step("write", path)
+    };
+    // An unprivileged writer of gid_map has to give setgroups up first (user_namespaces(7)).
+    if !rustix::process::geteuid().is_root() {
+        write("setgroups", "deny")?;
+    }
+    write("uid_map", uid_map)?;
+    write("gid_map", gid_map)
+}
+
+/// The text of a uid_map or gid_map.
+pub fn map_text(mappings: &[IdMapping]) -> String {
     mappings.iter().fold(String::new(), |mut text, mapping| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{} {} {}", mapping.container_id, mapping.host_id, mapping.size);
