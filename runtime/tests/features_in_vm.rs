@@ -391,3 +391,81 @@ fn a_listener_may_hear_the_calls_of_the_handshake() {
     listener.join().unwrap();
     assert!(error.contains("unable to start container process"), "{error}");
 }
+
+#[test]
+#[ignore = "runs in the VM"]
+fn network_devices_move_with_their_addresses() {
+    sh("ip link add nd0 type dummy; ip link add nd1 type dummy; ip addr add 169.254.169.13/32 dev nd0; \
+        ip addr add fd00::7/64 dev nd0");
+    let patch = json!({"linux": {"netDevices": {"nd0": {"name": "wan"}, "nd1": {}}}});
+    let container = bundle("devices", "sleep 1000", patch);
+    container.start();
+    let shown = container.exec("ip -o addr show wan; ip -o link show nd1; ip -o link show lo");
+    for part in ["inet 169.254.169.13/32", "inet6 fd00::7/64", "nd1: <BROADCAST,NOARP,UP", "lo: <LOOPBACK,UP"]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert_eq!(sh("ip -o link | grep -c nd[01] || true"), "0");
+    let error = bundle("devices-none", "true", json!({"linux": {"netDevices": {"nd0": {}}}})).error();
+    assert!(error.contains("move into the container the network device nd0: no such device"), "{error}");
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn memory_policies_hold_or_are_refused_by_a_kernel_without_nodes() {
+    let patch = json!({"linux": {"memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": "0"}}});
+    let container = bundle("policy", "head -n 1 /proc/self/numa_maps | cut -d' ' -f2", patch);
+    if Path::new("/proc/self/numa_maps").exists() {
+        assert_eq!(container.output(), "interleave:0");
+    } else {
+        assert!(container.error().contains("linux.memoryPolicy: this kernel has no memory nodes"));
+    }
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn landlock_rules_of_the_annotation_hold_for_exec_too() {
+    let rules = json!({"read": ["/bin", "/usr", "/sbin", "/proc", "/dev/null"], "write": ["/dev/shm"], "bindTcp": [80]});
+    for no_new_privileges in [false, true] {
+        let patch = json!({"annotations": {"org.coracle.landlock": rules.to_string()},
+            "process": {"noNewPrivileges": no_new_privileges}});
+        let container = bundle("landlock", "sleep 1000", patch);
+        container.start();
+        let try_all = "echo a > /dev/shm/file && cat /dev/shm/file; ls /etc 2>&1; \
+            echo b 2>&1 > /dev/mqueue/x; nc -l -p 81 2>&1; nc -l -p 80 2>&1 & sleep 1; kill $!";
+        let said = container.exec(try_all);
+        assert!(said.starts_with("a\n"), "{said}");
+        assert_eq!(
+            said.matches("ermission denied").count(),
+            3,
+            "folder, file and port 81, not port 80: {said}"
+        );
+    }
+    let wrong = json!({"annotations": {"org.coracle.landlock": "{\"reed\": []}"}});
+    assert!(
+        bundle("landlock-wrong", "true", wrong).error().contains("annotations.org.coracle.landlock: reed")
+    );
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn what_this_kernel_lacks_is_refused_by_its_field() {
+    let error = |patch: Value| bundle("lacking", "true", patch).error();
+    let selinux = error(json!({"process": {"selinuxLabel": "system_u:system_r:container_t:s0"}}));
+    assert!(
+        selinux.contains("process.selinuxLabel: selinux label is specified in config, but selinux"),
+        "{selinux}"
+    );
+    let mounts = error(json!({"linux": {"mountLabel": "system_u:object_r:container_file_t:s0"}}));
+    assert!(mounts.contains("linux.mountLabel: selinux label is specified"), "{mounts}");
+    let apparmor = error(json!({"process": {"apparmorProfile": "docker-default"}}));
+    assert!(apparmor.contains("unable to apply apparmor profile"), "{apparmor}");
+    let unconfined = json!({"process": {"apparmorProfile": "unconfined"}});
+    assert_eq!(bundle("lacking", "echo fine", unconfined).output(), "fine");
+    let rdt = error(json!({"linux": {"intelRdt": {"closID": "gold"}}}));
+    assert!(
+        rdt.contains("linux.intelRdt: intelRdt is specified in config, but Intel RDT is not enabled"),
+        "{rdt}"
+    );
+    assert!(!Path::new("/run/runc/lacking").exists() && !Path::new("/sys/fs/cgroup/lacking").exists());
+}

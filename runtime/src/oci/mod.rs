@@ -75,7 +75,7 @@ fn prepare(global: &Global) -> Result<Store, Error> {
     };
     report::set_log(report::Log { file, json: global.log_format == LogFormat::Json, debug: global.debug });
     if global.systemd_cgroup {
-        return Err(Error::new("--systemd-cgroup: not supported yet; without it cgroups are made directly"));
+        return Err(unsupported::error(unsupported::SYSTEMD_CGROUP));
     }
     if !matches!(global.rootless.as_str(), "true" | "false" | "auto") {
         return Err(Error::new(format!("--rootless {}: expected true, false or auto", global.rootless)));

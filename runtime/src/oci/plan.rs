@@ -14,14 +14,15 @@ use super::topic::conditions;
 use super::topic::conditions::Conditions;
 use super::topic::devices;
 use super::topic::hooks;
+use super::topic::intel_rdt;
 use super::topic::mounts;
 use super::topic::mounts::MountPlan;
 use super::topic::namespaces;
 use super::topic::namespaces::Namespaces;
+use super::topic::net_devices;
 use super::topic::process;
 use super::topic::process::ProcessPlan;
 use super::topic::sysctl;
-use super::unsupported;
 
 /// A container, ready to be made.
 #[derive(Debug)]
@@ -58,6 +59,12 @@ pub struct Plan {
     pub conditions: Conditions,
     /// Its cgroup.
     pub cgroup: CgroupPlan,
+    /// Its share of cache and memory bandwidth.
+    pub intel_rdt: Option<intel_rdt::Group>,
+    /// SELinux label of its mounts; empty: none.
+    pub mount_label: String,
+    /// Interfaces that it gets.
+    pub net_devices: Vec<net_devices::Move>,
     /// Its hooks.
     pub hooks: Hooks,
 }
@@ -69,7 +76,6 @@ impl Plan {
     /// The first thing that is wrong or not supported, by the path of its field.
     pub fn resolve(spec: &Spec, id: &str, bundle: &Path, facts: &Facts) -> Result<Plan, Error> {
         check_version(&spec.oci_version)?;
-        unsupported::check(spec)?;
         let Some(process) = &spec.process else {
             return Err(Error::spec("process", "process property must not be empty"));
         };
@@ -89,7 +95,7 @@ impl Plan {
         }
         let mut mounts_plan = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
-            mounts_plan.push(mounts::plan(index, mount, bundle, &namespaces)?);
+            mounts_plan.push(mounts::plan(index, mount, bundle, &namespaces)?.labelled(&linux.mount_label));
         }
         let dev_is_bound =
             mounts_plan.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind());
@@ -122,6 +128,9 @@ impl Plan {
             sysctl: sysctl::plan(&linux.sysctl, &namespaces)?,
             process: process::plan(process)?.of_a_container(),
             conditions: conditions::plan(spec)?,
+            intel_rdt: intel_rdt::plan(spec, id)?,
+            mount_label: linux.mount_label,
+            net_devices: net_devices::plan(&linux.net_devices, &namespaces)?,
             cgroup,
             hooks,
             namespaces,

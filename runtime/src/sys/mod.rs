@@ -3,6 +3,7 @@
 //! In: borrowed fds, numbers, slices. Out: owned fds, `rustix::io::Errno`.
 //! Must never: hold policy; a caller's mistake must not become undefined behaviour.
 pub mod bpf;
+pub mod landlock;
 pub mod mount;
 pub mod process;
 pub mod schedule;

@@ -72,3 +72,19 @@ pub fn set_io_priority(class: u16, priority: u16) -> Result<(), Errno> {
     // SAFETY: three numbers.
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, 0, value) })
 }
+
+/// Sets the memory policy of the calling thread: mode with flags, bit N of the mask is node N
+/// ([set_mempolicy(2)](https://man7.org/linux/man-pages/man2/set_mempolicy.2.html)).
+///
+/// # Errors
+/// EINVAL for a mode without the nodes that it needs, or with nodes that are not there; ENOSYS without NUMA.
+#[doc(alias = "set_mempolicy")]
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<(), Errno> {
+    let (mask, bits) = match nodes {
+        [] => (std::ptr::null(), 0),
+        // The kernel takes one bit less than it is told (mm/mempolicy.c, get_nodes).
+        nodes => (nodes.as_ptr(), nodes.len() * 64 + 1),
+    };
+    // SAFETY: the kernel reads as many bits as the slice has, or none.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })
+}

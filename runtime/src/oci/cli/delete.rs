@@ -12,6 +12,7 @@ use crate::oci::store::Container;
 use crate::oci::store::Status;
 use crate::oci::store::Store;
 use crate::oci::topic::hooks;
+use crate::oci::topic::intel_rdt;
 use crate::sys;
 
 /// How long a killed process may take to be gone.
@@ -91,12 +92,18 @@ pub fn destroy(container: &Container) -> Result<(), Error> {
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
+    let group = intel_rdt::plan(&container.record.spec, &container.record.id).ok().flatten();
+    // Without the file system there is no group.
+    let ungrouped = match group.and_then(|group| Some((group, intel_rdt::root().ok()?))) {
+        Some((group, root)) => group.remove(&root),
+        None => Ok(()),
+    };
     let state = container.hook_state(Status::Stopped);
     let folder = remove_folder(&container.folder);
     if let Some(hooks) = &container.record.spec.hooks {
         hooks::poststop(&hooks.poststop, &state, &container.record.bundle);
     }
-    removed.and(folder)
+    removed.and(ungrouped).and(folder)
 }
 
 fn remove_folder(folder: &std::path::Path) -> Result<(), Error> {

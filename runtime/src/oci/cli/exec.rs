@@ -13,14 +13,12 @@ use crate::oci::launch::seal;
 use crate::oci::report::Error;
 use crate::oci::spec;
 use crate::oci::spec::Process;
-use crate::oci::spec::Spec;
 use crate::oci::spec::process::Capabilities;
 use crate::oci::spec::process::User;
 use crate::oci::store::Container;
 use crate::oci::store::Status;
 use crate::oci::store::Store;
 use crate::oci::topic::process;
-use crate::oci::unsupported;
 
 /// Runs another program in a running container.
 #[derive(Debug, clap::Args)]
@@ -55,10 +53,10 @@ pub struct Exec {
     /// File that gets the pid
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// SELinux label: not supported yet
+    /// SELinux label
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
-    /// AppArmor profile: not supported yet
+    /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
     /// Never let it gain privileges
@@ -100,8 +98,6 @@ impl Exec {
             _ => {}
         }
         let wanted = self.wanted(&container)?;
-        let as_spec = Spec { process: Some(wanted.clone()), ..Spec::default() };
-        unsupported::check(&as_spec)?;
         let mut plan = process::plan(&wanted)?;
         check_terminal(plan.terminal, self.detach, self.console_socket.as_deref())?;
         let cgroup = self.cgroup(&container)?;
@@ -127,9 +123,6 @@ impl Exec {
 
     /// The process object that the flags, and the container's own, make.
     fn wanted(&self, container: &Container) -> Result<Process, Error> {
-        if self.process_label.is_some() || self.apparmor.is_some() {
-            return Err(Error::new("--process-label and --apparmor: labels are not supported yet"));
-        }
         if let Some(path) = &self.process {
             return Ok(completed(spec::load(path)?, container.record.spec.process.as_ref()));
         }
@@ -147,6 +140,14 @@ impl Exec {
             process.user = User { additional_gids: process.user.additional_gids, ..parse_user(user)? };
         }
         process.user.additional_gids.extend(&self.additional_gids);
+        for (flag, label) in [
+            (&self.process_label, &mut process.selinux_label),
+            (&self.apparmor, &mut process.apparmor_profile),
+        ] {
+            if let Some(flag) = flag {
+                label.clone_from(flag);
+            }
+        }
         process.no_new_privileges |= self.no_new_privs;
         for name in &self.cap {
             if process::capability_known(name) {

@@ -13,6 +13,8 @@ use crate::oci::spec::resources::BlockIo;
 use crate::oci::spec::resources::Cpu;
 use crate::oci::spec::resources::Memory;
 use crate::oci::spec::resources::Pids;
+use crate::oci::store::Container;
+use crate::oci::topic::intel_rdt;
 
 /// Changes the limits of a container; what no flag names stays.
 #[derive(Debug, Default, clap::Args)]
@@ -94,6 +96,23 @@ impl Update {
                 from_json(&name, file)
             }
         }
+    }
+
+    /// Changes shares of cache and memory bandwidth, where flags ask for that.
+    ///
+    /// # Errors
+    /// A container without such shares, or a schema that the machine can't have.
+    pub fn update_shares(&self, container: &Container) -> Result<(), Error> {
+        if self.l3_cache_schema.is_none() && self.mem_bw_schema.is_none() {
+            return Ok(());
+        }
+        let Some(group) = intel_rdt::plan(&container.record.spec, &self.id)? else {
+            return Err(Error::new(
+                "--l3-cache-schema and --mem-bw-schema: the container has no linux.intelRdt in its config.json",
+            ));
+        };
+        let text = |flag: &Option<String>| flag.clone().unwrap_or_default();
+        group.update(&intel_rdt::root()?, &text(&self.l3_cache_schema), &text(&self.mem_bw_schema))
     }
 
     fn resources_of_flags(&self) -> Resources {

@@ -26,6 +26,7 @@ use crate::oci::store::Status;
 use crate::oci::topic::conditions;
 use crate::oci::topic::conditions::Conditions;
 use crate::oci::topic::console;
+use crate::oci::topic::labels;
 use crate::oci::topic::process::ProcessPlan;
 use crate::oci::topic::rlimits;
 use crate::oci::undo::Undo;
@@ -64,6 +65,7 @@ pub fn start(
     if container.process().is_none() {
         return Err(Error::new("cannot exec in a stopped container"));
     }
+    labels::check_host(&process.labels, "")?;
     let conditions = conditions::plan(&record.spec)?;
     let mut listener = listener::connect(&conditions)?;
     let socket = console_socket.map(console::connect).transpose()?;
@@ -187,7 +189,9 @@ fn child(
     } else {
         console::own_streams(process.uid);
     }
+    process.labels.label_keyring(inherited.proc.as_fd())?;
     init::new_keyring(id)?;
+    process.labels.apply(inherited.proc.as_fd())?;
     process.add_home();
     let may_set_groups = init::may_set_groups(inherited.proc.as_fd());
     let ready = |channel: &mut Channel| channel.say(&Message::Ready);

@@ -126,8 +126,10 @@ fn steps(
         console::own_streams(plan.process.uid);
     }
     if !inherited.no_new_keyring {
+        plan.process.labels.label_keyring(inherited.proc.as_fd())?;
         new_keyring(&plan.id)?;
     }
+    plan.process.labels.apply(inherited.proc.as_fd())?;
     let may_set_groups = may_set_groups(inherited.proc.as_fd());
     let Inherited { fifo, preserved_fds, .. } = inherited;
     drop(root);

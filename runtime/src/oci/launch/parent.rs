@@ -36,7 +36,10 @@ use crate::oci::store::Store;
 use crate::oci::topic::console;
 use crate::oci::topic::hooks;
 use crate::oci::topic::idmap;
+use crate::oci::topic::intel_rdt;
+use crate::oci::topic::labels;
 use crate::oci::topic::namespaces;
+use crate::oci::topic::net_devices;
 use crate::oci::topic::rlimits;
 use crate::oci::undo::Undo;
 use crate::sys;
@@ -88,6 +91,8 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
             plan.rootfs.display()
         )));
     }
+    labels::check_host(&plan.process.labels, &plan.mount_label)?;
+    let resctrl = plan.intel_rdt.is_some().then(intel_rdt::root).transpose()?;
     for fd in 3..3 + options.preserve_fds {
         if !i32::try_from(fd).is_ok_and(sys::process::is_open) {
             return Err(Error::new(format!(
@@ -154,6 +159,9 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     }
     undo.push(move || kill_and_reap(pid));
     leave_for_children(plan)?;
+    if let (Some(group), Some(root)) = (&plan.intel_rdt, resctrl) {
+        group.enter(&root, pid, &mut undo)?;
+    }
     let child = Child { pid, pidfd: &pidfd, listener };
     let master = serve(plan, &mut container, child, &mut channel, &state_at_hooks)?;
     if let Some(socket) = pidfd_socket {
@@ -197,6 +205,7 @@ fn serve(
                 container.record.start_time = stat.map_or(0, |stat| stat.start_time);
             }
             Some(Message::NamespacesReady) => {
+                net_devices::apply(&plan.net_devices, pid)?;
                 container.save()?;
                 let _ = state_at_hooks.set(container.hook_state(Status::Stopped));
                 let state = container.hook_state(Status::Creating);

@@ -51,18 +51,62 @@ pub struct Linux {
     /// Offsets of the time namespace's clocks, by `monotonic` and `boottime`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
-    /// Intel RDT: see `unsupported`.
+    /// Shares of cache and memory bandwidth (Intel RDT).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intel_rdt: Option<serde_json::Value>,
-    /// Memory placement policy: see `unsupported`.
+    pub intel_rdt: Option<IntelRdt>,
+    /// On which memory nodes its memory lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_policy: Option<serde_json::Value>,
-    /// Interfaces moved into the container: see `unsupported`.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// Interfaces moved into the container, by their name outside.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub net_devices: BTreeMap<String, serde_json::Value>,
+    pub net_devices: BTreeMap<String, NetDevice>,
     /// Execution domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<Personality>,
+}
+
+/// `intelRdt`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct IntelRdt {
+    /// Name of the class; the container's id where it is empty.
+    #[serde(rename = "closID", skip_serializing_if = "String::is_empty")]
+    pub clos_id: String,
+    /// Lines for the file `schemata`, written last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schemata: Vec<String>,
+    /// Like `L3:0=f0;1=f`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema: String,
+    /// Like `MB:0=20;1=70`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema: String,
+    /// Whether the container gets a monitoring group of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub enable_monitoring: bool,
+}
+
+/// `memoryPolicy`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryPolicy {
+    /// Name like `MPOL_BIND`.
+    pub mode: String,
+    /// List like `0-3,7`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub nodes: String,
+    /// Names like `MPOL_F_STATIC_NODES`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+}
+
+/// `netDevices.*`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetDevice {
+    /// Its name inside; empty: the same.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
 }
 
 /// A range of ids inside that are other ids outside.

@@ -1,9 +1,12 @@
-//! What every process of a container runs under, the first one and those of exec: execution domain, system call filter.
+//! What every process of a container runs under, the first one and those of exec: memory policy, execution domain,
+//! Landlock's rules, system call filter.
 //! In: a spec. Out: the checked conditions, and their parts put on by the process itself. Must never: differ between
 //! `create` and `exec`: both plan them here, from the same spec.
 
 use std::os::fd::OwnedFd;
 
+use super::landlock;
+use super::memory_policy;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::seccomp;
@@ -33,6 +36,8 @@ const PER_LINUX32: u64 = 8;
 #[derive(Debug, Default)]
 pub struct Conditions {
     personality: Option<u64>,
+    memory_policy: Option<memory_policy::Policy>,
+    landlock: Option<landlock::Rules>,
     /// Whether the container has only some processors: there is no SCHED_DEADLINE then.
     pub has_cpuset: bool,
     /// The system call filter.
@@ -46,12 +51,15 @@ pub struct Conditions {
 /// # Errors
 /// What is wrong or not supported, by the path of its field.
 pub fn plan(spec: &Spec) -> Result<Conditions, Error> {
-    let Some(linux) = &spec.linux else { return Ok(Conditions::default()) };
+    let landlock = landlock::plan(&spec.annotations)?;
+    let Some(linux) = &spec.linux else { return Ok(Conditions { landlock, ..Conditions::default() }) };
     let seccomp = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
     let listens = seccomp.as_ref().is_some_and(seccomp::Filter::has_listener);
     let listener = linux.seccomp.as_ref().filter(|_| listens);
     let cpu = linux.resources.as_ref().and_then(|resources| resources.cpu.as_ref());
     Ok(Conditions {
+        landlock,
+        memory_policy: linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?.flatten(),
         personality: linux.personality.as_ref().map(personality).transpose()?,
         has_cpuset: cpu.is_some_and(|cpu| !cpu.cpus.is_empty()),
         seccomp,
@@ -82,17 +90,23 @@ impl Conditions {
     /// # Errors
     /// Each names the step.
     pub fn enter(&self) -> Result<(), Error> {
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
+        }
         match self.personality {
             Some(persona) => sys::process::personality(persona).step("set", "the execution domain"),
             None => Ok(()),
         }
     }
 
-    /// Loads the filter. Gives the fd for its listener, when it has one: see `Filter::install`.
+    /// Puts on Landlock's rules, then the filter, which may forbid to do so. Gives the fd for its listener, when it has one: see `Filter::install`.
     ///
     /// # Errors
-    /// seccomp(2)'s.
+    /// Landlock's, seccomp(2)'s.
     pub fn confine(&self) -> Result<Option<OwnedFd>, Error> {
+        if let Some(landlock) = &self.landlock {
+            landlock.apply()?;
+        }
         let Some(filter) = &self.seccomp else { return Ok(None) };
         filter.install().step("load", "the seccomp filter")
     }

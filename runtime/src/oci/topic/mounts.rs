@@ -175,6 +175,17 @@ pub fn plan(index: usize, mount: &Mount, bundle: &Path, namespaces: &Namespaces)
 }
 
 impl MountPlan {
+    /// With an SELinux label for the files of a new file system; those that label files by themselves have no such option.
+    pub fn labelled(mut self, label: &str) -> MountPlan {
+        if let Kind::FileSystem { name, options, .. } = &mut self.kind
+            && !label.is_empty()
+            && !matches!(name.as_str(), "proc" | "sysfs" | "mqueue")
+        {
+            options.push(format!("context={label}"));
+        }
+        self
+    }
+
     /// One option: a mount attribute, a propagation, or else the file system's own.
     fn option(&mut self, option: &str, data: &mut Vec<String>) {
         let find = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);

@@ -12,6 +12,8 @@ use rustix::thread::Gid;
 use rustix::thread::Uid;
 
 use super::capabilities;
+use super::labels;
+use super::labels::Labels;
 use super::rlimits;
 use super::schedule;
 use super::schedule::Schedule;
@@ -46,6 +48,8 @@ pub struct ProcessPlan {
     pub unknown_capabilities: Vec<String>,
     /// Limits.
     pub rlimits: Vec<rlimits::Limit>,
+    /// Labels of security modules.
+    pub labels: Labels,
     /// When and where it runs.
     pub schedule: Schedule,
     /// PR_SET_NO_NEW_PRIVS
@@ -93,6 +97,7 @@ pub fn plan(process: &Process) -> Result<ProcessPlan, Error> {
         capabilities,
         unknown_capabilities: unknown_capabilities.unwrap_or_default(),
         rlimits: rlimits::plan("process.rlimits", &process.rlimits)?,
+        labels: labels::plan(process)?,
         schedule: schedule::plan(process)?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
