@@ -469,3 +469,19 @@ fn what_this_kernel_lacks_is_refused_by_its_field() {
     );
     assert!(!Path::new("/run/runc/lacking").exists() && !Path::new("/sys/fs/cgroup/lacking").exists());
 }
+
+#[test]
+#[ignore = "runs in the VM"]
+fn features_are_told_and_criu_is_missed() {
+    let features: Value = serde_json::from_str(&sh("runc features")).unwrap();
+    assert_eq!(
+        (&features["ociVersionMax"], &features["linux"]["cgroup"]["v2"]),
+        (&json!("1.3.0"), &json!(true))
+    );
+    let container = bundle("checkpoint", "sleep 1000", json!({}));
+    container.start();
+    let said = container.runc("checkpoint", &["--image-path", "/tmp/image", "--leave-running"]);
+    assert_eq!(said.status, Some(1));
+    assert!(said.text.contains("criu was not found in $PATH"), "{}", said.text);
+    assert_eq!(container.exec("echo still there"), "still there");
+}

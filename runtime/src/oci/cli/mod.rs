@@ -2,10 +2,12 @@
 //!
 //! In: arguments. Out: what the verb is to do, checked. Must never: do a topic's work itself.
 
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod events;
 pub mod exec;
+pub mod features;
 pub mod kill;
 pub mod list;
 pub mod ps;
@@ -97,6 +99,12 @@ pub enum Verb {
     Resume(Id),
     /// Change limits of a container
     Update(Box<update::Update>),
+    /// Print what this runtime knows, as JSON
+    Features,
+    /// Save a running container: not supported yet
+    Checkpoint(checkpoint::Unread),
+    /// Bring a saved container back: not supported yet
+    Restore(checkpoint::Unread),
     /// Show what a container uses, and out-of-memory kills
     Events(events::Events),
 }
@@ -131,13 +139,12 @@ pub fn run(store: &Store, verb: Verb) -> Result<i32, Error> {
             if container.status() == Status::Stopped {
                 return Err(Error::new("cannot update a stopped container"));
             }
-            if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
-                return Err(Error::new(
-                    "--l3-cache-schema and --mem-bw-schema: Intel RDT is not supported yet",
-                ));
-            }
+            args.update_shares(&container)?;
             cgroup_of(&container)?.update(&args.wanted()?).map(|()| 0)
         }
+        Verb::Features => features::show().map(|()| 0),
+        Verb::Checkpoint(_) => Err(checkpoint::refuse("checkpoint")),
+        Verb::Restore(_) => Err(checkpoint::refuse("restore")),
         Verb::Events(args) => {
             let container = store.open(&args.id)?;
             if container.status() == Status::Stopped {
