@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::namespaces::Namespaces;
-use crate::netlink::route::LinkChange;
+use crate::netlink::link::LinkChange;
 use crate::netlink::route::RouteSocket;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
