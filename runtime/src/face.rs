@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 /// The plugins, by the names that they answer to.
 pub const PLUGINS: &[&str] = &[
+    "bandwidth",
     "bridge",
     "dhcp",
     "dummy",
@@ -22,9 +23,12 @@ pub const PLUGINS: &[&str] = &[
     "macvlan",
     "portmap",
     "ptp",
+    "sbr",
     "static",
     "tap",
+    "tuning",
     "vlan",
+    "vrf",
 ];
 
 /// Runs the face that `argv` asks for and returns its exit code.

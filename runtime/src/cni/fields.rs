@@ -100,6 +100,27 @@ impl<'a> Fields<'a> {
         self.number(key)?.map(read).transpose()
     }
 
+    /// A number from 0 to 2^64-1.
+    ///
+    /// # Errors
+    /// Code 6 when it is something else.
+    pub fn large_number(&self, key: &str) -> Result<Option<u64>, Error> {
+        self.typed(key, "a number from 0 to 18446744073709551615", Value::as_u64)
+    }
+
+    /// The keys of an object of texts, with their values; absent is empty.
+    ///
+    /// # Errors
+    /// Code 6 when it is something else.
+    pub fn text_pairs(&self, key: &str) -> Result<Vec<(String, String)>, Error> {
+        let Some(object) = self.object(key)? else { return Ok(Vec::new()) };
+        let pair = |(name, value): (&String, &Value)| match value {
+            Value::String(text) => Ok((name.clone(), text.clone())),
+            other => Err(wrong_type(&object.path(name), "a text", other)),
+        };
+        object.map.iter().map(pair).collect()
+    }
+
     /// The elements of a list with their paths; absent is empty.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod fields;
 pub mod invoke;
 pub mod ipam;
 pub mod list;
+pub mod pattern;
 pub mod plan;
 pub mod plugin;
 pub mod ports;

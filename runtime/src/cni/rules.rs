@@ -91,9 +91,18 @@ pub fn remove(table: &Table, attachment: &Attachment) -> Result<(), Error> {
 /// # Errors
 /// Code 999, naming the table.
 pub fn keep_only(table: &Table, network: &str, valid: &[Attachment]) -> Result<(), Error> {
-    let prefix = network_prefix(network);
-    let keep: Vec<String> = valid.iter().map(comment).collect();
-    remove_where(table, |rule| rule.comment.starts_with(&prefix) && !keep.contains(&rule.comment))
+    remove_where(table, |rule| is_stale(&rule.comment, network, valid))
+}
+
+/// Whether rules can be made at all, for STATUS.
+///
+/// # Errors
+/// Code 50 when the kernel has no nf_tables, or doesn't let us.
+pub fn available() -> Result<(), Error> {
+    NftSocket::open().and_then(|mut socket| socket.generation()).map(drop).map_err(|errno| {
+        let message = format!("nf_tables can't be used: {errno}");
+        Error::new(super::error::NOT_AVAILABLE, message)
+    })
 }
 
 /// How many rules an attachment has.
@@ -148,12 +157,17 @@ pub fn comment(attachment: &Attachment) -> String {
     text
 }
 
+/// Whether a comment is that of an attachment of `network` that is not in `valid`.
+pub fn is_stale(text: &str, network: &str, valid: &[Attachment]) -> bool {
+    text.starts_with(&network_prefix(network)) && !valid.iter().any(|attachment| comment(attachment) == text)
+}
+
 fn network_prefix(network: &str) -> String {
     format!("cni:{:016x}:", hash(&[network.as_bytes()]))
 }
 
 /// FNV-1a: the same in every build, unlike the standard library's.
-fn hash(parts: &[&[u8]]) -> u64 {
+pub fn hash(parts: &[&[u8]]) -> u64 {
     parts
         .iter()
         .copied()

@@ -15,6 +15,9 @@ use super::message::u16_at;
 use super::message::u32_at;
 use super::socket::Socket;
 
+pub mod policy;
+pub mod traffic;
+
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;

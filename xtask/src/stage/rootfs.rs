@@ -141,6 +141,7 @@ const FACES: [&str; 2] = ["usr/bin/runc", "usr/bin/cni"];
 
 /// The plugins whose names the program answers to.
 const PLUGINS: &[&str] = &[
+    "bandwidth",
     "bridge",
     "dhcp",
     "dummy",
@@ -152,9 +153,12 @@ const PLUGINS: &[&str] = &[
     "macvlan",
     "portmap",
     "ptp",
+    "sbr",
     "static",
     "tap",
+    "tuning",
     "vlan",
+    "vrf",
 ];
 
 /// Overlay + parts + bundles -> the tree.

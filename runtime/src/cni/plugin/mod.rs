@@ -2,6 +2,7 @@
 //!
 //! In: CNI_* and stdin. Out: JSON on stdout, log on stderr. Must never: write anything else to stdout.
 
+mod bandwidth;
 mod bridge;
 mod container;
 mod dummy;
@@ -16,10 +17,13 @@ mod masquerade;
 mod master;
 mod portmap;
 mod ptp;
+mod sbr;
 mod spoof;
 mod tap;
+mod tuning;
 mod veth;
 mod vlan;
+mod vrf;
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -44,6 +48,7 @@ type Run = fn(&NetPlan) -> Result<Option<Value>, Error>;
 
 /// Every plugin, by the name that it answers to; a test keeps `face::PLUGINS` equal.
 const PLUGINS: &[(&str, Run)] = &[
+    ("bandwidth", bandwidth::run),
     ("bridge", bridge::run),
     ("dhcp", dhcp::run),
     ("dummy", dummy::run),
@@ -55,9 +60,12 @@ const PLUGINS: &[(&str, Run)] = &[
     ("macvlan", macvlan::run),
     ("portmap", portmap::run),
     ("ptp", ptp::run),
+    ("sbr", sbr::run),
     ("static", static_addresses::run),
     ("tap", tap::run),
+    ("tuning", tuning::run),
     ("vlan", vlan::run),
+    ("vrf", vrf::run),
 ];
 
 /// VERSION waits no longer than this for a configuration that may never come (contract rule 4).
@@ -203,7 +211,7 @@ mod tests {
 
     #[test]
     fn rule_8_the_own_namespace_is_refused_before_anything_is_done() {
-        let config = json!({"cniVersion": "1.1.0", "name": "n", "type": "x",
+        let config = json!({"cniVersion": "1.1.0", "name": "n", "type": "x", "vrfname": "v",
             "prevResult": {"cniVersion": "1.1.0"}});
         for (plugin, _) in PLUGINS {
             for command in ["ADD", "DEL", "CHECK"] {
@@ -216,8 +224,8 @@ mod tests {
     #[test]
     fn no_stdin_makes_any_plugin_panic() {
         let base = json!({"cniVersion": "1.1.0", "name": "n", "type": "bridge", "bridge": "nope0", "mtu": 1500,
-            "isGateway": true, "ipMasq": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24"}]],
-            "dataDir": "/nonexistent/x"}, "runtimeConfig": {"portMappings": [{"hostPort": 1, "containerPort": 2,
+            "isGateway": true, "ipMasq": true, "vrfname": "red", "sysctl": {"net.core.somaxconn": "1"}, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24"}]],
+            "dataDir": "/nonexistent/x"}, "runtimeConfig": {"bandwidth": {"ingressRate": 8, "ingressBurst": 8}, "portMappings": [{"hostPort": 1, "containerPort": 2,
             "protocol": "tcp"}]}, "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0"}],
             "ips": [{"address": "10.0.0.2/24", "interface": 0}], "routes": [{"dst": "0.0.0.0/0"}]}})
         .to_string()
