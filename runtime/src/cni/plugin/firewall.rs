@@ -58,22 +58,23 @@ fn fixed() -> Vec<Vec<Expression>> {
 /// # Errors
 /// Codes 6 and 7, 101 from CHECK, 999.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    let same_bridge = is_same_bridge(plan)?;
+    // DEL goes by the comment, so a field that ADD refused does not stop it.
+    let same_bridge = is_same_bridge(plan);
     match plan.command {
         Command::Add => {
-            let answer = plan.pass_through()?;
+            let (same_bridge, answer) = (same_bridge?, plan.pass_through()?);
             rules::add(&TABLE, &rules_of(plan, same_bridge)?)?;
             return Ok(Some(answer));
         }
         Command::Del => rules::remove(&TABLE, &plan.attachment)?,
         Command::Check => {
-            if rules::count(&TABLE, &plan.attachment)? < rules_of(plan, same_bridge)?.len() {
+            if rules::count(&TABLE, &plan.attachment)? < rules_of(plan, same_bridge?)?.len() {
                 let message = format!("rules are gone from table {}", TABLE.name);
                 return Err(Error::new(error::CHECK_FAILED, message));
             }
         }
         Command::Gc => rules::keep_only(&TABLE, &plan.attachment.network, &plan.valid)?,
-        Command::Status => {}
+        Command::Status => same_bridge.and_then(|_| rules::available())?,
     }
     Ok(None)
 }

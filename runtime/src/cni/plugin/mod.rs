@@ -4,6 +4,7 @@
 
 mod bandwidth;
 mod bridge;
+mod conditions;
 mod container;
 mod dummy;
 mod firewall;

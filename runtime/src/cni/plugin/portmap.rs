@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
+use super::conditions;
 use crate::cni::error;
 use crate::cni::error::Error;
 use crate::cni::fields::Fields;
@@ -122,6 +123,9 @@ struct PortMap {
     mappings: Vec<Mapping>,
     snat: bool,
     masq_all: bool,
+    /// What else must hold of a packet that is led into the container.
+    conditions_v4: Vec<Expression>,
+    conditions_v6: Vec<Expression>,
 }
 
 const TCP: u8 = 6;
@@ -133,24 +137,25 @@ const SCTP: u8 = 132;
 /// # Errors
 /// Codes 6 and 7, 101 from CHECK, 999.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    let map = PortMap::new(plan)?;
+    // DEL goes by the comment, so a field that ADD refused does not stop it.
+    let map = PortMap::new(plan);
     match plan.command {
         Command::Add => {
-            let answer = plan.pass_through()?;
+            let (map, answer) = (map?, plan.pass_through()?);
             if let Err(error) = add(plan, &map) {
-                let _ = delete(plan, &map); // the first error is the one to tell
+                let _ = delete(plan, Some(&map)); // the first error is the one to tell
                 return Err(error);
             }
             return Ok(Some(answer));
         }
-        Command::Del => delete(plan, &map)?,
-        Command::Check => check(plan, &map)?,
+        Command::Del => delete(plan, map.ok().as_ref())?,
+        Command::Check => check(plan, &map?)?,
         Command::Gc => {
             let network = &plan.attachment.network;
             let v4 = rules::keep_only(&IP, network, &plan.valid);
             v4.and(rules::keep_only(&IP6, network, &plan.valid))?;
         }
-        Command::Status => {}
+        Command::Status => map.and_then(|_| rules::available())?,
     }
     Ok(None)
 }
@@ -170,10 +175,10 @@ fn add(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
     map.forget_udp()
 }
 
-fn delete(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
+fn delete(plan: &NetPlan, map: Option<&PortMap>) -> Result<(), Error> {
     let v4 = rules::remove(&IP, &plan.attachment);
     let v6 = rules::remove(&IP6, &plan.attachment);
-    v4.and(v6).and(map.forget_udp())
+    v4.and(v6).and(map.map_or(Ok(()), PortMap::forget_udp))
 }
 
 fn check(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
@@ -213,14 +218,14 @@ impl PortMap {
     fn new(plan: &NetPlan) -> Result<PortMap, Error> {
         let fields = plan.fields()?;
         let wrong = |message: String| Err(Error::new(error::INVALID_CONFIG, message));
-        if let Some(backend) = fields.text("backend")?.filter(|backend| *backend != "nftables") {
+        if let Some(backend) = fields.text("backend")?.filter(|backend| !matches!(*backend, "" | "nftables"))
+        {
             return wrong(format!(
                 "field backend: {backend:?} is not supported, only \"nftables\"; drop the field"
             ));
         }
-        for key in ["externalSetMarkChain", "conditionsV4", "conditionsV6"] {
-            let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty) || value == "";
-            if fields.get(key).is_some_and(|value| !is_empty(value)) {
+        for key in ["externalSetMarkChain", "markMasqBit"] {
+            if fields.get(key).is_some_and(|value| value != "") {
                 return wrong(format!(
                     "field {key} works by iptables alone, which this plugin never uses; drop it"
                 ));
@@ -234,6 +239,8 @@ impl PortMap {
             mappings,
             snat: fields.get("snat").is_none() || fields.flag("snat")?,
             masq_all: fields.flag("masqAll")?,
+            conditions_v4: conditions::parse(&fields, "conditionsV4", Family::Ip)?,
+            conditions_v6: conditions::parse(&fields, "conditionsV6", Family::Ip6)?,
         })
     }
 
@@ -242,7 +249,8 @@ impl PortMap {
         let container = ip.address.address;
         let mut rules = Vec::new();
         for mapping in &self.mappings {
-            let mut expressions = Vec::new();
+            let mut expressions =
+                if container.is_ipv4() { self.conditions_v4.clone() } else { self.conditions_v6.clone() };
             let chain = match mapping.host_ip.filter(|host| !host.is_unspecified()) {
                 Some(host) if host.is_ipv4() != container.is_ipv4() => continue,
                 Some(host) => {
@@ -356,7 +364,12 @@ mod tests {
 
     #[test]
     fn rule_32_iptables_options_are_code_7_with_a_sentence() {
-        for extra in [json!({"backend": "iptables"}), json!({"conditionsV4": ["-s", "1.2.3.4"]})] {
+        for extra in [
+            json!({"backend": "iptables"}),
+            json!({"conditionsV4": ["-s", "1.2.3.4"]}),
+            json!({"markMasqBit": 13}),
+            json!({"externalSetMarkChain": "KUBE-MARK-MASQ"}),
+        ] {
             let error = PortMap::new(&plan(&extra, &json!([]))).unwrap_err();
             assert!(error.code == 7 && error.message.contains("drop"), "{error}");
         }
