@@ -166,17 +166,22 @@ pub fn status(site: &Site, list: &NetworkList) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes back every attachment whose container is gone, then asks the plugins to do the same with what they know.
+/// Takes back every attachment that is not to stay, then asks the plugins to do the same with what they know.
 /// Networks are those of the configuration and those of the cache, or only `chosen`. Gives what was taken back.
 ///
 /// # Errors
 /// All that failed, after all else was done.
-pub fn gc(site: &Site, networks: &Networks, chosen: &[String]) -> Result<Vec<Attachment>, Vec<Error>> {
+pub fn gc(
+    site: &Site,
+    networks: &Networks,
+    chosen: &[String],
+    stays: fn(&Record) -> bool,
+) -> Result<Vec<Attachment>, Vec<Error>> {
     let Cached { records, broken } = site.cache.all().map_err(|error| vec![error])?;
     let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|network| network == name);
     let (mut taken, mut valid, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for record in records.into_iter().filter(|record| is_chosen(&record.attachment.network)) {
-        if record.is_alive() {
+        if stays(&record) {
             valid.push(record.attachment);
             continue;
         }
@@ -535,14 +540,14 @@ exit 0
         add(&bench.site, &list, &Wish { id: "dead".into(), netns: Some("/proc/0/ns/net".into()), ..wish() })
             .unwrap();
         bench.log();
-        let taken = gc(&bench.site, &networks, &[]).unwrap();
+        let taken = gc(&bench.site, &networks, &[], Record::is_alive).unwrap();
         assert_eq!(taken.iter().map(|attachment| attachment.id.as_str()).collect::<Vec<_>>(), ["dead"]);
         assert_eq!(bench.log(), ["DEL second", "DEL first", "GC first", "GC second"]);
         for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
             assert_eq!(bench.input("first", "GC")[key], json!([{"containerID": "c1", "ifname": "eth0"}]));
         }
         bench.fail("first", "GC", true);
-        assert_eq!(gc(&bench.site, &networks, &[]).unwrap_err().len(), 1);
+        assert_eq!(gc(&bench.site, &networks, &[], Record::is_alive).unwrap_err().len(), 1);
         assert_eq!(bench.log(), ["GC first", "GC second"], "it goes on after a failure");
     }
 

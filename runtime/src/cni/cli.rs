@@ -26,6 +26,7 @@ use super::plan::Attachment;
 use super::plan::parse_mac;
 use super::ports;
 use super::reply::Reply;
+use super::tool;
 
 const CONF_DIR: &str = "/etc/cni/net.d";
 const PLUGIN_PATH: &str = "/opt/cni/bin";
@@ -55,6 +56,16 @@ pub enum Verb {
     ///
     /// Example: cni attach default --id web --netns /run/netns/web --publish 8080:80
     Attach(Attach),
+    /// Attach the namespace at a path to a network, as cnitool does, and print the result
+    ///
+    /// CAP_ARGS holds capabilities as JSON, CNI_ARGS pairs of KEY=VALUE, CNI_IFNAME the interface's name [eth0].
+    ///
+    /// Example: cni add default /run/netns/web
+    Add(Tool),
+    /// Detach the namespace at a path from a network, as cnitool does
+    ///
+    /// Example: cni del default /run/netns/web
+    Del(Tool),
     /// Detach a container from networks; from all of its networks when none is named
     ///
     /// What is gone already is no error.
@@ -62,6 +73,8 @@ pub enum Verb {
     /// Example: cni detach --id web
     Detach(Who),
     /// Tell whether a container's attachments are still as they were made
+    ///
+    /// With a network and a namespace's path, as cnitool does: cni check default /run/netns/web
     ///
     /// Example: cni check --id web
     Check(Who),
@@ -71,12 +84,43 @@ pub enum Verb {
     List(List),
     /// Take back what belongs to containers that are gone
     ///
+    /// With a network and a namespace's path, as cnitool does, ALL of the network's attachments: cni gc default /run/netns/web
+    ///
     /// Example: cni gc
     Gc(Chosen),
     /// Tell whether networks can take containers; exit status 1 when one can't
     ///
+    /// With a network and a namespace's path, as cnitool does: cni status default /run/netns/web
+    ///
     /// Example: cni status default
     Status(Chosen),
+}
+
+/// A network and a namespace.
+#[derive(Debug, clap::Args)]
+pub struct Tool {
+    /// The network
+    network: String,
+    /// The path of the network namespace
+    netns: String,
+}
+
+impl Verb {
+    /// What the reference's own tool is told by the same words, if it would understand them: the second is a path.
+    pub fn as_tool(&self) -> Option<(tool::Verb, &str, &str)> {
+        let (verb, words) = match self {
+            Verb::Add(args) => return Some((tool::Verb::Add, &args.network, &args.netns)),
+            Verb::Del(args) => return Some((tool::Verb::Del, &args.network, &args.netns)),
+            Verb::Check(who) => (tool::Verb::Check, &who.networks),
+            Verb::Gc(chosen) => (tool::Verb::Gc, &chosen.networks),
+            Verb::Status(chosen) => (tool::Verb::Status, &chosen.networks),
+            Verb::Attach(_) | Verb::Detach(_) | Verb::List(_) => return None,
+        };
+        match words.as_slice() {
+            [network, netns] if tool::is_path(netns) => Some((verb, network, netns)),
+            _ => None,
+        }
+    }
 }
 
 /// A container and networks.
@@ -143,7 +187,13 @@ pub struct Chosen {
 /// Every one that happened.
 pub fn run(verb: Verb) -> Result<(), Vec<Error>> {
     let site = site();
+    if let Some((verb, network, netns)) = verb.as_tool() {
+        let text = tool::run(&site, verb, network, netns)?;
+        return print(&text).map_err(|error| vec![error]);
+    }
     match verb {
+        // The two are the tool's in any case.
+        Verb::Add(_) | Verb::Del(_) => Ok(()),
         Verb::Attach(args) => attach_all(&site, &args),
         Verb::Detach(who) => detach_all(&site, &who),
         Verb::Check(who) => check_all(&site, &who),
@@ -402,7 +452,7 @@ fn published(record: &Record) -> Vec<String> {
 
 fn gc(site: &Site, chosen: &[String]) -> Result<(), Vec<Error>> {
     let networks = Networks::load(&site.conf_dir).map_err(|error| vec![error])?;
-    let taken = attach::gc(site, &networks, chosen)?;
+    let taken = attach::gc(site, &networks, chosen, Record::is_alive)?;
     let lines: Vec<String> = taken
         .iter()
         .map(|Attachment { network, id, ifname }| {

@@ -23,6 +23,7 @@ pub mod ports;
 pub mod reply;
 pub mod request;
 pub mod rules;
+pub mod tool;
 pub mod unsupported;
 pub mod version;
 
@@ -36,11 +37,13 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
+    // The reference's tool prints the bare error.
+    let prefix = if cli.verb.as_tool().is_some() { "" } else { "cni: " };
     match cli::run(cli.verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(errors) => {
             for error in errors {
-                eprintln!("cni: {error}");
+                eprintln!("{prefix}{error}");
             }
             ExitCode::FAILURE
         }
