@@ -14,6 +14,8 @@ use super::cache::Cache;
 use super::cache::Cached;
 use super::cache::Record;
 use super::cache::netns_identity;
+use super::daemon::names::ALIASES;
+use super::daemon::resolver;
 use super::error;
 use super::error::Error;
 use super::invoke;
@@ -74,6 +76,7 @@ pub fn add(site: &Site, list: &NetworkList, wish: &Wish) -> Result<Value, Error>
     site.cache.claim(&record)?;
     match call_forwards(site, "ADD", &mut record).and_then(|()| site.cache.store(&record)) {
         Ok(()) => {
+            resolver::notify();
             Ok(record.result.unwrap_or_else(|| json!({"cniVersion": list.version.to_string(), "dns": {}})))
         }
         Err(error) => {
@@ -232,7 +235,8 @@ fn check_wish(site: &Site, list: &NetworkList, wish: &Wish) -> Result<(), Error>
         let form = "1 to 15 bytes, not '.' or '..', without '/', ':' and white space";
         return wrong(format!("interface name {:?}: {form}", wish.ifname));
     }
-    for capability in wish.capabilities.keys() {
+    // Names are the resolver's, whichever plugins there are.
+    for capability in wish.capabilities.keys().filter(|capability| *capability != ALIASES) {
         if !list.plugins.iter().any(|plugin| list::has_capability(plugin, capability)) {
             let message = format!(
                 "network {}: no plugin of it has the capability {capability}; add it to a plugin's `capabilities` in {}",
@@ -313,7 +317,11 @@ fn take_back(site: &Site, record: &Record) -> Result<(), Error> {
     }
     match joined(errors) {
         Some(error) => Err(error),
-        None => site.cache.remove(&record.attachment),
+        None => {
+            site.cache.remove(&record.attachment)?;
+            resolver::notify();
+            Ok(())
+        }
     }
 }
 

@@ -19,10 +19,13 @@ use super::attach::Wish;
 use super::cache::Cache;
 use super::cache::Cached;
 use super::cache::Record;
+use super::daemon::names::ALIASES;
+use super::daemon::resolver;
 use super::error;
 use super::error::Error;
 use super::list::Networks;
 use super::plan::Attachment;
+use super::plan::is_name;
 use super::plan::parse_mac;
 use super::ports;
 use super::reply::Reply;
@@ -88,6 +91,13 @@ pub enum Verb {
     ///
     /// Example: cni gc
     Gc(Chosen),
+    /// Answer containers that ask for each other's names, until it is ended
+    ///
+    /// The image runs it as a service. It listens on the gateways of networks that have containers, and writes
+    /// /run/cni/resolv/NETWORK.conf for each network.
+    ///
+    /// Example: cni resolver --write-only
+    Resolver(ResolverArgs),
     /// Tell whether networks can take containers; exit status 1 when one can't
     ///
     /// With a network and a namespace's path, as cnitool does: cni status default /run/netns/web
@@ -114,7 +124,7 @@ impl Verb {
             Verb::Check(who) => (tool::Verb::Check, &who.networks),
             Verb::Gc(chosen) => (tool::Verb::Gc, &chosen.networks),
             Verb::Status(chosen) => (tool::Verb::Status, &chosen.networks),
-            Verb::Attach(_) | Verb::Detach(_) | Verb::List(_) => return None,
+            Verb::Attach(_) | Verb::Detach(_) | Verb::List(_) | Verb::Resolver(_) => return None,
         };
         match words.as_slice() {
             [network, netns] if tool::is_path(netns) => Some((verb, network, netns)),
@@ -148,6 +158,9 @@ pub struct Attach {
     /// Let the host's port lead to the container's, tcp unless said otherwise; repeatable
     #[arg(long, value_name = "[ADDRESS:]HOST:CONTAINER[/PROTOCOL]")]
     publish: Vec<String>,
+    /// Another name for the container on its networks, besides its id; repeatable
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
     /// Ask for this address; repeatable
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<String>,
@@ -171,6 +184,14 @@ pub enum Format {
     Table,
     /// For programs.
     Json,
+}
+
+/// Options of `resolver`.
+#[derive(Debug, clap::Args)]
+pub struct ResolverArgs {
+    /// Write each network's resolv.conf, and end
+    #[arg(long)]
+    write_only: bool,
 }
 
 /// Networks, or all.
@@ -199,6 +220,10 @@ pub fn run(verb: Verb) -> Result<(), Vec<Error>> {
         Verb::Check(who) => check_all(&site, &who),
         Verb::List(args) => list(&site, args.format).map_err(|error| vec![error]),
         Verb::Gc(chosen) => gc(&site, &chosen.networks),
+        Verb::Resolver(args) => {
+            let done = if args.write_only { resolver::write_files(&site) } else { resolver::run(&site) };
+            done.map_err(|error| vec![error])
+        }
         Verb::Status(chosen) => status(&site, &chosen.networks),
     }
 }
@@ -313,11 +338,19 @@ fn attach_all(site: &Site, args: &Attach) -> Result<(), Vec<Error>> {
             return Err(invalid("which network? `cni list` shows them"));
         }
         args.who.check_names()?;
-        let capabilities = args.capabilities()?;
+        let mut capabilities = args.capabilities()?;
         if !capabilities.is_empty() && args.who.networks.len() > 1 {
             return Err(invalid(
                 "--publish, --ip and --mac are for one network: attach to the others separately",
             ));
+        }
+        if let Some(wrong) = args.alias.iter().find(|alias| !is_name(alias)) {
+            return Err(invalid(format!(
+                "--alias {wrong}: letters, digits, '_', '.', '-', first a letter or digit"
+            )));
+        }
+        if !args.alias.is_empty() {
+            capabilities.insert(ALIASES.to_string(), json!(args.alias));
         }
         let networks = Networks::load(&site.conf_dir)?;
         let lists: Result<Vec<_>, Error> =

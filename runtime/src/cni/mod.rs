@@ -11,6 +11,7 @@ use clap::Parser;
 pub mod attach;
 pub mod cache;
 pub mod cli;
+pub mod daemon;
 pub mod error;
 pub mod fields;
 pub mod invoke;

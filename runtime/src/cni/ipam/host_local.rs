@@ -249,6 +249,21 @@ impl Pool {
     }
 }
 
+/// The gateways of a plugin's configuration, one for each range set; none when its IPAM is another one.
+pub fn gateways(plugin: &Fields<'_>) -> Vec<IpAddr> {
+    let read = || {
+        let ipam = plugin.object("ipam").ok()??;
+        ipam.text("type").ok()?.filter(|kind| *kind == "host-local")?;
+        let mut sets = Vec::new();
+        if ipam.get("subnet").is_some() {
+            sets.push(vec![Range::new(&ipam).ok()?]);
+        }
+        read_sets(&ipam, "ranges", &mut sets).ok()?;
+        Some(sets.iter().map(|set| set[0].gateway).collect())
+    };
+    read().unwrap_or_default()
+}
+
 fn read_sets(fields: &Fields<'_>, key: &str, sets: &mut Vec<Vec<Range>>) -> Result<(), Error> {
     for (value, path) in fields.list(key)? {
         let Value::Array(ranges) = value else {

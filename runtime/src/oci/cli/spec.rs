@@ -14,9 +14,12 @@ use crate::oci::spec::hooks::Hook;
 use crate::oci::spec::linux::IdMapping;
 use crate::oci::spec::linux::Namespace;
 use crate::oci::spec::linux::NamespaceKind;
+use crate::oci::spec::mount::Mount;
 
 /// Where the image has the runtime side of CNI.
 const CNI: &str = "/usr/bin/cni";
+/// Where its resolver has a resolv.conf for each network.
+const RESOLV_CONFS: &str = "/run/cni/resolv";
 
 /// Writes a new config.json with runc's defaults.
 #[derive(Debug, clap::Args)]
@@ -33,6 +36,9 @@ pub struct SpecArgs {
     /// Let a port of the host lead to the container's, on that network; repeatable
     #[arg(long, value_name = "[ADDRESS:]HOST:CONTAINER[/PROTOCOL]", requires = "network")]
     pub publish: Vec<String>,
+    /// Another name for the container on its networks, besides its id; repeatable
+    #[arg(long, value_name = "NAME", requires = "network")]
+    pub alias: Vec<String>,
 }
 
 /// runc's default configuration.
@@ -56,7 +62,14 @@ impl SpecArgs {
             if let Some(linux) = spec.linux.as_mut().filter(|_| !self.rootless) {
                 linux.sysctl.insert("net.ipv4.ping_group_range".to_string(), "0 2147483647".to_string());
             }
-            spec.hooks = Some(network_hooks(&self.network, &self.publish)?);
+            spec.hooks = Some(network_hooks(&self.network, &self.publish, &self.alias)?);
+            spec.mounts.push(Mount {
+                destination: "/etc/resolv.conf".to_string(),
+                kind: "bind".to_string(),
+                source: format!("{RESOLV_CONFS}/{}.conf", self.network[0]),
+                options: ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_string).to_vec(),
+                ..Mount::default()
+            });
         }
         let path = self.bundle.join("config.json");
         let text = spec::text("config.json", &spec)?;
@@ -71,7 +84,7 @@ impl SpecArgs {
     }
 }
 
-fn network_hooks(networks: &[String], publish: &[String]) -> Result<Hooks, Error> {
+fn network_hooks(networks: &[String], publish: &[String], aliases: &[String]) -> Result<Hooks, Error> {
     for network in networks {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         if !network.bytes().all(good) || !network.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) {
@@ -83,9 +96,11 @@ fn network_hooks(networks: &[String], publish: &[String]) -> Result<Hooks, Error
         args: ["cni", verb].into_iter().map(str::to_string).chain(rest.iter().cloned()).collect(),
         ..Hook::default()
     };
-    // What a port is, `cni attach` knows and says; it is the hook's own word.
-    let ports = publish.iter().flat_map(|port| ["--publish".to_string(), port.clone()]);
-    let attach: Vec<String> = networks.iter().cloned().chain(ports).collect();
+    // What a port is, and what a name, `cni attach` knows and says; they are the hook's own words.
+    let flags = [("--publish", publish), ("--alias", aliases)];
+    let flags =
+        flags.iter().flat_map(|(flag, words)| words.iter().flat_map(|word| [flag.to_string(), word.clone()]));
+    let attach: Vec<String> = networks.iter().cloned().chain(flags).collect();
     Ok(Hooks {
         create_runtime: vec![hook("attach", &attach)],
         poststop: vec![hook("detach", networks)],
@@ -126,9 +141,10 @@ mod tests {
 
     #[test]
     fn a_network_comes_by_hooks() {
-        let hooks = network_hooks(&["default".into()], &["8080:80".into()]).unwrap();
-        assert_eq!(hooks.create_runtime[0].args, ["cni", "attach", "default", "--publish", "8080:80"]);
+        let hooks = network_hooks(&["default".into()], &["8080:80".into()], &["www".into()]).unwrap();
+        let words = ["cni", "attach", "default", "--publish", "8080:80", "--alias", "www"];
+        assert_eq!(hooks.create_runtime[0].args, words);
         assert_eq!(hooks.poststop[0].args, ["cni", "detach", "default"]);
-        assert!(network_hooks(&["../x".into()], &[]).is_err());
+        assert!(network_hooks(&["../x".into()], &[], &[]).is_err());
     }
 }
