@@ -28,8 +28,10 @@ use store::Store;
 
 /// The version of the specification that is followed.
 const SPEC_VERSION: &str = "1.3.0";
-/// runc's status for an exec that failed; for everything else it is 1.
+/// runc's status for an exec that failed.
 const EXEC_FAILED: u8 = 255;
+/// And for everything else.
+const FAILED: u8 = 1;
 
 /// Runs `runc ARGS...` and returns its exit code.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
@@ -51,6 +53,7 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
         }
     };
     let exec = matches!(cli.verb, Verb::Exec(_));
+    report::take_panics(failure_status(exec));
     match prepare(&cli.global).and_then(|store| cli::run(&store, cli.verb)) {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
@@ -61,7 +64,11 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
 }
 
 fn failure(exec: bool) -> ExitCode {
-    ExitCode::from(if exec { EXEC_FAILED } else { 1 })
+    ExitCode::from(failure_status(exec))
+}
+
+fn failure_status(exec: bool) -> u8 {
+    if exec { EXEC_FAILED } else { FAILED }
 }
 
 /// The log and the store that the global options name.

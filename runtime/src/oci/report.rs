@@ -45,6 +45,18 @@ pub fn last_error(error: &Error) {
     }
 }
 
+/// Makes a panic end as any other failure does: one sentence, what was done undone, `status`. The program is built with
+/// `panic = "abort"`, so that this hook is all that runs then.
+pub fn take_panics(status: u8) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("it panicked");
+        last_error(&Error::new(format!("internal error{place}: {message}; please report it")));
+        super::undo::everything();
+        crate::sys::process::exit_now(i32::from(status))
+    }));
+}
+
 /// The form of logrus, which runc's callers parse.
 fn write_line(level: &str, message: &str) {
     let json = LOG.get().is_some_and(|log| log.json);
