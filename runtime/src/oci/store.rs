@@ -306,6 +306,20 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
     })
 }
 
+/// Notes down which cgroup a container that is only just being made has: as a link, which is there whole or not at all.
+///
+/// # Errors
+/// symlink(2)'s.
+pub fn note_cgroup(folder: &Path, cgroup: &Path) -> Result<(), Error> {
+    let link = folder.join("cgroup");
+    rustix::fs::symlink(cgroup, &link).step("make", link.display())
+}
+
+/// The cgroup that was noted down in a container's state folder, if it came to that.
+pub fn noted_cgroup(folder: &Path) -> Option<PathBuf> {
+    fs::read_link(folder.join("cgroup")).ok()
+}
+
 /// Makes the fifo on which a container's process waits for `start`.
 ///
 /// # Errors

@@ -1,6 +1,8 @@
 //! `runc delete`. In: an id. Out: nothing is left of the container. Must never: stop half way without saying so; what is
 //! gone already is fine.
 
+use std::path::Path;
+
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::process::PidfdFlags;
@@ -8,6 +10,7 @@ use rustix::process::PidfdFlags;
 use crate::oci::cgroup::Cgroup;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
+use crate::oci::store;
 use crate::oci::store::Container;
 use crate::oci::store::Status;
 use crate::oci::store::Store;
@@ -36,9 +39,9 @@ impl Delete {
     pub fn run(&self, store: &Store) -> Result<(), Error> {
         let container = match store.find(&self.id) {
             Ok(Some(container)) => container,
-            Ok(None) if self.force => return remove_folder(&store.folder(&self.id)?),
+            Ok(None) if self.force => return clear(&store.folder(&self.id)?),
             Ok(None) => return Err(Error::new(format!("container does not exist: {}", self.id))),
-            Err(_) if self.force => return remove_folder(&store.folder(&self.id)?),
+            Err(_) if self.force => return clear(&store.folder(&self.id)?),
             Err(error) => return Err(error),
         };
         match container.status() {
@@ -87,11 +90,7 @@ fn end(container: &Container) -> Result<(), Error> {
 /// Its cgroup or its folder can't be removed.
 pub fn destroy(container: &Container) -> Result<(), Error> {
     // Without a pid namespace of its own it may have left processes behind.
-    let removed = match Cgroup::open(&container.record.cgroup) {
-        Ok(Some(cgroup)) => cgroup.kill_all().and_then(|()| cgroup.remove()),
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
-    };
+    let removed = remove_cgroup(&container.record.cgroup);
     let group = intel_rdt::plan(&container.record.spec, &container.record.id).ok().flatten();
     // Without the file system there is no group.
     let ungrouped = match group.and_then(|group| Some((group, intel_rdt::root().ok()?))) {
@@ -106,7 +105,20 @@ pub fn destroy(container: &Container) -> Result<(), Error> {
     removed.and(ungrouped).and(folder)
 }
 
-fn remove_folder(folder: &std::path::Path) -> Result<(), Error> {
+/// Removes what is left of a container of which there is no record: its runtime was killed while it made or deleted it.
+fn clear(folder: &Path) -> Result<(), Error> {
+    store::noted_cgroup(folder).map_or(Ok(()), |cgroup| remove_cgroup(&cgroup))?;
+    remove_folder(folder)
+}
+
+fn remove_cgroup(path: &Path) -> Result<(), Error> {
+    match Cgroup::open(path)? {
+        Some(cgroup) => cgroup.kill_all().and_then(|()| cgroup.remove()),
+        None => Ok(()),
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), Error> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).step("remove", folder.display())

@@ -123,7 +123,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     });
     let listener = listener::connect(&plan.conditions)?;
     let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join("exec.fifo"))?) };
-    let cgroup = make_cgroup(plan, &mut undo)?;
+    let cgroup = make_cgroup(plan, &folder, &mut undo)?;
     let namespaces = open_namespaces(plan)?;
     let user = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| fd.as_fd());
     let joins_user = user.is_some();
@@ -249,9 +249,18 @@ fn make_fifo(path: &Path) -> Result<OwnedFd, Error> {
     rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", path.display())
 }
 
-fn make_cgroup(plan: &Plan, undo: &mut Undo) -> Result<Cgroup, Error> {
+fn make_cgroup(plan: &Plan, folder: &Path, undo: &mut Undo) -> Result<Cgroup, Error> {
     let path = plan.cgroup.path();
+    // Noted down before it is made, so that a runtime killed meanwhile leaves none behind unnoted; one that was there
+    // before is noted when it has turned out to be unused: `delete` kills what is in it.
+    let was_there = path.exists();
+    if !was_there {
+        store::note_cgroup(folder, &path)?;
+    }
     let cgroup = plan.cgroup.create()?;
+    if was_there {
+        store::note_cgroup(folder, &path)?;
+    }
     if cgroup.is_frozen()? {
         return Err(Error::new(format!(
             "cgroup {}: it is frozen; a container in it could not start",
