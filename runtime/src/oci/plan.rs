@@ -24,6 +24,9 @@ use super::topic::process;
 use super::topic::process::ProcessPlan;
 use super::topic::sysctl;
 
+/// The kernel's bound for both names of a UTS namespace (sethostname(2)).
+const NAME_BYTES_MAX: usize = 64;
+
 /// A container, ready to be made.
 #[derive(Debug)]
 pub struct Plan {
@@ -88,6 +91,14 @@ impl Plan {
                 "linux.namespaces",
                 "no new mount namespace; add {\"type\": \"mount\"}: a container's root needs one",
             ));
+        }
+        for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+            if name.len() > NAME_BYTES_MAX {
+                return Err(Error::spec(
+                    field,
+                    format!("it has {} bytes, expected at most {NAME_BYTES_MAX}", name.len()),
+                ));
+            }
         }
         let names_itself = !spec.hostname.is_empty() || !spec.domainname.is_empty();
         if names_itself && !namespaces.is_own(NamespaceKind::Uts) {
@@ -185,6 +196,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_by_its_field() {
         assert!(error(|spec| spec.oci_version = "2.0".into()).starts_with("ociVersion:"));
+        assert!(error(|spec| spec.hostname = "x".repeat(65)).starts_with("hostname: it has 65 bytes"));
         assert!(error(|spec| spec.process = None).starts_with("process:"));
         assert!(error(|spec| spec.root = None).starts_with("root:"));
         assert!(error(|spec| spec.linux.as_mut().unwrap().namespaces.clear()).contains("mount namespace"));

@@ -17,6 +17,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
+use crate::sys;
 
 /// More than any sentence.
 const TEXT_BYTES_MAX: usize = 1 << 16;
@@ -90,13 +91,17 @@ impl Channel {
         rustix::io::write(&self.0, &bytes).step("talk to", "the runtime").map(drop)
     }
 
-    /// The child's side: waits until it may go on.
+    /// The child's side: waits until it may go on. Where the parent has given up, it ends without a word: the parent
+    /// tells why.
     ///
     /// # Errors
-    /// The parent is gone.
+    /// recv(2)'s.
     pub fn wait(&mut self) -> Result<(), Error> {
         let mut answer = [0];
-        self.0.read_exact(&mut answer).step("wait for", "the runtime")?;
+        match self.0.read_exact(&mut answer) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => sys::process::exit_now(1),
+            done => done.step("wait for", "the runtime")?,
+        }
         if answer[0] == GO_ON { Ok(()) } else { Err(Error::new("the runtime answered nonsense")) }
     }
 

@@ -115,7 +115,7 @@ fn steps(
     } else {
         None
     };
-    plan.process.make_cwd()?;
+    plan.process.make_cwd(root.as_fd())?;
     sysctl::apply(&plan.sysctl, inherited.proc.as_fd())?;
     masks::protect(root.as_fd(), &plan.readonly_paths)?;
     masks::mask(root.as_fd(), &plan.masked_paths)?;

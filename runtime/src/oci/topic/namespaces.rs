@@ -15,6 +15,9 @@ use crate::oci::spec::linux::IdMapping;
 use crate::oci::spec::linux::Namespace;
 use crate::oci::spec::linux::NamespaceKind;
 
+/// As many lines as an id map may have (user_namespaces(7)).
+const MAPPINGS_MAX: usize = 340;
+
 /// What a container shares with nobody, and what it joins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Namespaces {
@@ -81,6 +84,14 @@ pub fn plan(spec: &Spec) -> Result<Namespaces, Error> {
             "linux.uidMappings",
             "mappings without a user namespace; add one, or remove them",
         ));
+    }
+    for (field, mappings) in [("uidMappings", &linux.uid_mappings), ("gidMappings", &linux.gid_mappings)] {
+        if mappings.len() > MAPPINGS_MAX {
+            return Err(Error::spec(
+                format!("linux.{field}"),
+                format!("{} mappings, the kernel takes at most {MAPPINGS_MAX}", mappings.len()),
+            ));
+        }
     }
     plan.uid_map = map_text(&linux.uid_mappings);
     plan.gid_map = map_text(&linux.gid_mappings);

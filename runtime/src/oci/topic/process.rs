@@ -2,16 +2,22 @@
 //! search for the program. Must never: run with a working directory that lies outside the root (CVE-2024-21626).
 
 use std::ffi::CString;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 
 use rustix::fs::Access;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::ResolveFlags;
 use rustix::io::Errno;
 use rustix::thread::Gid;
 use rustix::thread::Uid;
 
 use super::capabilities;
+use super::inside;
+use super::inside::Make;
 use super::labels;
 use super::labels::Labels;
 use super::rlimits;
@@ -166,15 +172,18 @@ impl ProcessPlan {
         Ok(())
     }
 
-    /// Changes to the working directory, making it if it is missing, and verifies that it lies inside the root.
+    /// Changes to the working directory and verifies that it lies inside the root. A link of procfs, which leads
+    /// wherever a descriptor does, is no way to it (CVE-2024-21626).
     ///
     /// # Errors
-    /// chdir(2)'s; a directory that the root does not reach.
+    /// openat2(2)'s and fchdir(2)'s; a directory that the root does not reach.
     pub fn enter_cwd(&self) -> Result<(), Error> {
-        let name = self.cwd.display();
-        rustix::process::chdir(&self.cwd)
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat2(rustix::fs::CWD, &self.cwd, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+            .and_then(rustix::process::fchdir)
             .step("chdir to cwd", format!("({:?}) set in config.json failed", self.cwd))?;
-        let real = rustix::process::getcwd(Vec::new()).step("look up the working directory", name)?;
+        let real =
+            rustix::process::getcwd(Vec::new()).step("look up the working directory", self.cwd.display())?;
         if real.as_bytes().first() != Some(&b'/') {
             return Err(Error::new(
                 "current working directory is outside of container mount namespace root -- possible container breakout detected",
@@ -183,15 +192,14 @@ impl ProcessPlan {
         Ok(())
     }
 
-    /// Makes the working directory where it is missing; in the root, before the change of user.
+    /// Makes the working directory where it is missing; before the change of user, and inside `root` whatever links the
+    /// root holds.
     ///
     /// # Errors
-    /// mkdir(2)'s.
-    pub fn make_cwd(&self) -> Result<(), Error> {
-        match std::fs::create_dir_all(&self.cwd) {
-            Err(error) if !self.cwd.is_dir() => Err(error).step("mkdir", self.cwd.display()),
-            _ => Ok(()),
-        }
+    /// mkdirat(2)'s, openat2(2)'s.
+    pub fn make_cwd(&self, root: BorrowedFd<'_>) -> Result<(), Error> {
+        let made = inside::make(root, &self.cwd, Make::Folder, Mode::from_raw_mode(0o755));
+        made.map(drop).step("mkdir", self.cwd.display())
     }
 
     /// The program's path: looked for in PATH of the container's environment unless it has a slash.
