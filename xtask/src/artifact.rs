@@ -65,6 +65,10 @@ pub struct Initramfs {
     pub contents: Artifact,
 }
 
+/// The texts of all licences, `licences.txt`.
+#[derive(Debug, Clone)]
+pub struct Licences(pub Artifact);
+
 /// The hybrid BIOS+UEFI image.
 #[derive(Debug, Clone)]
 pub struct Iso(pub Artifact);

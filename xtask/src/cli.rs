@@ -97,7 +97,7 @@ pub enum Verb {
     /// When: you want the image. With --bundle your own container is in it, under /containers/NAME.
     ///
     /// Example: cargo xtask iso --bundle web=./my-bundle
-    Iso(ImageArgs),
+    Iso(IsoArgs),
     /// Build what is missing and boot it in QEMU, the serial console on this terminal
     ///
     /// When: you want to look around, or to run one command inside and get its output and
@@ -112,6 +112,21 @@ pub enum Verb {
     /// Example: cargo xtask qemu -- 'dmesg | tail -n 3'
     #[command(verbatim_doc_comment)]
     Qemu(QemuArgs),
+    /// Build the image a second time under other circumstances, and compare every file of dist/
+    ///
+    /// When: before a release, or to see whether this machine rebuilds a released image. Takes as long as a build
+    /// without cache; --quick takes the kernel from the cache.
+    ///
+    /// Example: cargo xtask verify --quick
+    /// Example: cargo xtask verify --against released/SHA256SUMS
+    #[command(verbatim_doc_comment)]
+    Verify(VerifyArgs),
+    /// Gather the exact sources of the image, as the GPL asks whoever hands it on
+    ///
+    /// When: you give the image to others. The folder also serves as --mirror DIR.
+    ///
+    /// Example: cargo xtask sources --out coracle-sources
+    Sources(SourcesArgs),
     /// Run the host tests and the boot tests
     ///
     /// When: before you commit. With NAMEs, only the boot tests whose names contain one of them.
@@ -149,6 +164,42 @@ pub struct ImageArgs {
     /// Put the OCI bundle DIR (config.json and root file system) into the image as /containers/NAME; repeatable
     #[arg(long = "bundle", value_name = "NAME=DIR", value_parser = bundle)]
     pub bundles: Vec<BundleArg>,
+}
+
+/// Options of `iso`.
+#[derive(Debug, Args)]
+pub struct IsoArgs {
+    /// What goes into the image.
+    #[command(flatten)]
+    pub image: ImageArgs,
+    /// Sign dist/SHA256SUMS with this private key of OpenSSH's, into SHA256SUMS.sig
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<PathBuf>,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Take the kernel from the cache; everything else is built twice
+    #[arg(long)]
+    pub quick: bool,
+    /// Compare dist/ with a release's hashes too; where they differ, the manifest.json beside them tells which tool does
+    #[arg(long, value_name = "SHA256SUMS")]
+    pub against: Option<PathBuf>,
+    /// Write the hashes and the tools' versions into xtask/image.toml
+    #[arg(long)]
+    pub record: bool,
+}
+
+/// Options of `sources`.
+#[derive(Debug, Args)]
+pub struct SourcesArgs {
+    /// The folder to gather them in
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Leave out the sources of GRUB and glibc, which come from this machine's packages
+    #[arg(long)]
+    pub pinned_only: bool,
 }
 
 /// `NAME=DIR`.

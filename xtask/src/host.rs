@@ -21,6 +21,8 @@ pub enum Need {
     Iso,
     /// Boot a virtual machine.
     Vm,
+    /// Sign hashes, gather sources.
+    Papers,
     /// Run the tests.
     Test,
     /// Show a configuration's menu.
@@ -28,8 +30,8 @@ pub enum Need {
 }
 
 /// All needs, for `doctor`.
-pub const ALL_NEEDS: [Need; 7] =
-    [Need::Kernel, Need::Userland, Need::Runtime, Need::Iso, Need::Vm, Need::Test, Need::Menu];
+pub const ALL_NEEDS: [Need; 8] =
+    [Need::Kernel, Need::Userland, Need::Runtime, Need::Iso, Need::Vm, Need::Papers, Need::Test, Need::Menu];
 
 /// How to see whether a tool is there.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +69,7 @@ const fn file(
     Tool { name, probe: Probe::File(files), needs, apt, dnf, pacman, apk }
 }
 
-use Need::{Iso, Kernel, Menu, Runtime, Test, Userland, Vm};
+use Need::{Iso, Kernel, Menu, Papers, Runtime, Test, Userland, Vm};
 
 /// Packages in the order apt, dnf, pacman, apk.
 const TOOLS: &[Tool] = &[
@@ -121,7 +123,8 @@ const TOOLS: &[Tool] = &[
     ),
     file("UEFI firmware for QEMU (OVMF)", OVMF_CODE, &[Vm], ["ovmf", "edk2-ovmf", "edk2-ovmf", "ovmf"]),
     program("mkfs.ext4", &[Test], ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"]),
-    program("git", &[Test], ["git", "git", "git", "git"]),
+    program("git", &[Papers, Test], ["git", "git", "git", "git"]),
+    program("ssh-keygen", &[Papers], ["openssh-client", "openssh", "openssh", "openssh-keygen"]),
     file(
         "ncurses' headers",
         &["/usr/include/ncurses.h", "/usr/include/ncursesw/ncurses.h"],

@@ -24,6 +24,10 @@ impl Layout {
     pub fn sources_toml(&self) -> PathBuf {
         self.root.join("xtask/sources.toml")
     }
+    /// The hashes of the image that was last recorded, with the tools that made it.
+    pub fn image_toml(&self) -> PathBuf {
+        self.root.join("xtask/image.toml")
+    }
     /// Kernel configuration fragments.
     pub fn kernel_config(&self) -> PathBuf {
         self.root.join("kernel-config")

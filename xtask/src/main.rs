@@ -10,6 +10,7 @@ mod host;
 mod kconfig;
 mod layout;
 mod pipeline;
+mod prove;
 mod resolve;
 mod sources;
 mod stage;
@@ -50,7 +51,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Job::Iproute2 => cmd::report(&build, &[&pipeline::iproute2(&build)?.0]),
         Job::Runtime => cmd::report(&build, &[&pipeline::runtime(&build)?.program]),
         Job::Initramfs(contents) => cmd::report(&build, &[&pipeline::initramfs(&build, &contents)?.archive]),
-        Job::Iso(contents) => cmd::iso::run(&build, &contents)?,
+        Job::Iso(contents, key) => cmd::iso::run(&build, &contents, key.as_deref())?,
+        Job::Verify(args) => cmd::verify::run(&build, &args)?,
+        Job::Sources(args) => cmd::sources::run(&build, &args)?,
         Job::Qemu(plan) => return cmd::qemu::run(&build, &plan),
         Job::Test(args) => return cmd::test::run(&build, &args),
         Job::Menuconfig(which) => cmd::menuconfig::run(&build, which)?,

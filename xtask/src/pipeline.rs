@@ -4,11 +4,12 @@
 //! ```text
 //! kernel --------------------------------+
 //! busybox, tini, iproute2, runtime ------+-> rootfs -> initramfs -> iso
+//! runtime (its list of crates), tarballs -> licences
 //! ```
 
 use anyhow::Result;
 
-use crate::artifact::{BusyBox, Initramfs, Ip, Iso, Kernel, RuntimeProgram, Tini};
+use crate::artifact::{BusyBox, Initramfs, Ip, Iso, Kernel, Licences, RuntimeProgram, Tini};
 use crate::context::Build;
 use crate::stage;
 use crate::stage::rootfs::{Contents, Parts};
@@ -22,8 +23,12 @@ pub struct Image {
     pub parts: Parts,
     /// The root file system's archive.
     pub initramfs: Initramfs,
+    /// The texts of its licences.
+    pub licences: Licences,
     /// The bootable image.
     pub iso: Iso,
+    /// The user's bundles in it, by name.
+    pub bundles: Vec<String>,
 }
 
 /// The kernel alone.
@@ -62,8 +67,9 @@ pub fn image(build: &Build, contents: &Contents) -> Result<Image> {
     let kernel = kernel(build)?;
     let parts = parts(build)?;
     let initramfs = initramfs_of(build, &parts, contents)?;
+    let licences = stage::licences::run(build, &parts.runtime)?;
     let iso = stage::iso::run(build, &kernel, &initramfs)?;
-    Ok(Image { kernel, parts, initramfs, iso })
+    Ok(Image { kernel, parts, initramfs, licences, iso, bundles: contents.names().to_vec() })
 }
 
 fn parts(build: &Build) -> Result<Parts> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::{CleanArgs, Configured, Global, TestArgs, Verb};
+use crate::cli::{CleanArgs, Configured, Global, SourcesArgs, TestArgs, Verb, VerifyArgs};
 use crate::cmd::qemu;
 use crate::context::{Build, FetchOptions, Mirror, Patience};
 use crate::host::{self, Host, Need};
@@ -33,8 +33,12 @@ pub enum Job {
     Runtime,
     /// `initramfs`
     Initramfs(Contents),
-    /// `iso`
-    Iso(Contents),
+    /// `iso`, and the key to sign with
+    Iso(Contents, Option<PathBuf>),
+    /// `verify`
+    Verify(VerifyArgs),
+    /// `sources`
+    Sources(SourcesArgs),
     /// `qemu`
     Qemu(qemu::Plan),
     /// `test`
@@ -59,7 +63,22 @@ impl Job {
             Verb::Iproute2 => Self::Iproute2,
             Verb::Runtime => Self::Runtime,
             Verb::Initramfs(args) => Self::Initramfs(Contents::resolve(layout, &args)?),
-            Verb::Iso(args) => Self::Iso(Contents::resolve(layout, &args)?),
+            Verb::Iso(args) => {
+                if let Some(key) = args.sign.as_ref().filter(|key| !key.is_file()) {
+                    bail!(
+                        "--sign {}: no such file; `ssh-keygen -t ed25519 -f FILE` makes a key",
+                        key.display()
+                    );
+                }
+                Self::Iso(Contents::resolve(layout, &args.image)?, args.sign)
+            }
+            Verb::Verify(args) => {
+                if let Some(sums) = args.against.as_ref().filter(|sums| !sums.is_file()) {
+                    bail!("--against {}: no such file", sums.display());
+                }
+                Self::Verify(args)
+            }
+            Verb::Sources(args) => Self::Sources(args),
             Verb::Qemu(args) => Self::Qemu(qemu::Plan::resolve(layout, args)?),
             Verb::Test(args) => Self::Test(args),
             Verb::Menuconfig { which } => Self::Menuconfig(which),
@@ -70,7 +89,7 @@ impl Job {
 
     /// What it needs the machine for.
     pub fn needs(&self) -> &'static [Need] {
-        use Need::{Iso, Kernel, Menu, Runtime, Test, Userland, Vm};
+        use Need::{Iso, Kernel, Menu, Papers, Runtime, Test, Userland, Vm};
         match self {
             Self::Doctor => &host::ALL_NEEDS,
             Self::Fetch | Self::Clean(_) => &[],
@@ -79,9 +98,11 @@ impl Job {
             Self::Runtime => &[Runtime],
             Self::Initramfs(_) => &[Userland, Runtime],
             Self::Menuconfig(_) => &[Kernel, Userland, Menu],
-            Self::Iso(_) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
+            Self::Sources(_) => &[Runtime, Papers],
+            Self::Iso(_, Some(_)) | Self::Verify(_) => &[Kernel, Userland, Runtime, Iso, Papers],
+            Self::Iso(_, None) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
             Self::Qemu(_) => &[Kernel, Userland, Runtime, Iso, Vm],
-            Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Test],
+            Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test],
         }
     }
 }

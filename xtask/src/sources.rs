@@ -22,6 +22,7 @@ struct RawSources {
 struct RawSource {
     version: String,
     licence: String,
+    licence_files: Spanned<Vec<String>>,
     origin: Vec<Spanned<RawOrigin>>,
 }
 
@@ -60,6 +61,8 @@ pub struct Source {
     pub version: String,
     /// SPDX expression.
     pub licence: String,
+    /// The files of the source, relative to its top folder, that hold the licence's text; at least one.
+    pub licence_files: Vec<String>,
     /// Where it can be had, in the order in which to try; at least one.
     pub origins: Vec<Origin>,
 }
@@ -99,7 +102,8 @@ impl Sources {
         Self::parse(&text, &path.display().to_string())
     }
 
-    fn parse(text: &str, file: &str) -> Result<Self> {
+    /// Checks the text of such a file, which errors call `file`.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
         let raw: RawSources = toml::from_str(text).map_err(|error| toml_error(file, text, &error))?;
         let mut resolved = BTreeMap::new();
         let mut lines = BTreeMap::new();
@@ -147,12 +151,24 @@ fn resolve(name: &str, raw: Spanned<RawSource>, at: &dyn Fn(Range<usize>, &str) 
     if raw.origin.is_empty() {
         bail!("{}: has no [[source.{name}.origin]]; add at least one", at(header, ".origin"));
     }
+    if raw.licence_files.get_ref().is_empty() {
+        bail!(
+            "{}: is empty; name the files of the source that hold its licence's text",
+            at(raw.licence_files.span(), ".licence_files")
+        );
+    }
     let mut origins = Vec::new();
     for (index, origin) in raw.origin.into_iter().enumerate() {
         let at = |span: Range<usize>, field: &str| at(span, &format!(".origin[{index}].{field}"));
         origins.push(resolve_origin(origin, &at)?);
     }
-    Ok(Source { name: name.to_owned(), version: raw.version, licence: raw.licence, origins })
+    Ok(Source {
+        name: name.to_owned(),
+        version: raw.version,
+        licence: raw.licence,
+        licence_files: raw.licence_files.into_inner(),
+        origins,
+    })
 }
 
 fn resolve_origin(raw: Spanned<RawOrigin>, at: &dyn Fn(Range<usize>, &str) -> String) -> Result<Origin> {
@@ -240,6 +256,12 @@ mod tests {
     fn a_short_hash_is_named_with_its_field() {
         let message = error_of(&REAL.replacen("a9e8c51f", "a9e8", 1));
         assert!(message.contains("source.linux.origin[0].sha256"), "{message}");
+    }
+
+    #[test]
+    fn a_source_without_a_licence_text_is_refused() {
+        let message = error_of(&REAL.replacen("licence_files = [\"LICENSE\"]", "licence_files = []", 1));
+        assert!(message.contains("licence_files: is empty"), "{message}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! dist/: the results. In: a whole image. Out: coracle.iso, vmlinuz, initramfs.cpio.gz, coracle, manifest.json,
-//! SHA256SUMS. Must never: replace a whole file by a partial one; anything of this machine's paths stays out of it.
+//! dist/: the results. In: a whole image. Out: coracle.iso, vmlinuz, initramfs.cpio.gz, coracle, its papers (manifest.json,
+//! two bills of materials, licences.txt, provenance.json), SHA256SUMS. Must never: replace a whole file by a partial one; anything of this machine's paths stays out of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +10,8 @@ use serde::Serialize;
 use crate::artifact::{Artifact, sha256_bytes, sha256_file};
 use crate::context::Build;
 use crate::pipeline::Image;
+use crate::prove::materials::Linked;
+use crate::prove::{Materials, cyclonedx, provenance, spdx};
 use crate::stamp::{copy_whole, write_whole};
 
 /// What the image was made of; no path and no time of this machine is in it.
@@ -19,9 +21,9 @@ struct Manifest<'a> {
     version: &'static str,
     epoch: u64,
     sources: Vec<SourceEntry<'a>>,
-    linked: Vec<Linked>,
+    linked: &'a [Linked],
     crates: serde_json::Value,
-    tools: BTreeMap<&'static str, String>,
+    tools: &'a BTreeMap<&'static str, String>,
     stages: BTreeMap<&'static str, StageEntry<'a>>,
     kernel_config_sha256: &'a str,
     files: BTreeMap<&'static str, FileEntry<'a>>,
@@ -33,15 +35,6 @@ struct SourceEntry<'a> {
     version: &'a str,
     licence: &'a str,
     origins: Vec<OriginEntry<'a>>,
-}
-
-/// What comes from the machine's own packages and ends up in the image.
-#[derive(Serialize)]
-struct Linked {
-    name: &'static str,
-    licence: &'static str,
-    version: String,
-    part_of: &'static str,
 }
 
 #[derive(Serialize)]
@@ -64,56 +57,47 @@ struct FileEntry<'a> {
     size: u64,
 }
 
-/// Programs whose version can change what comes out, with the word that makes them say it.
-const TOOLS: [(&str, &str); 9] = [
-    ("gcc", "--version"),
-    ("ld", "--version"),
-    ("make", "--version"),
-    ("flex", "--version"),
-    ("bison", "--version"),
-    ("rustc", "--version"),
-    ("grub-mkimage", "--version"),
-    ("xorriso", "-version"),
-    ("mformat", "--version"),
-];
+/// The signature of SHA256SUMS, if it was asked for.
+const SIGNATURE: &str = "SHA256SUMS.sig";
 
 /// Fills dist/ from `image`. A file that is already right is left alone, its time stamp too.
 pub fn fill(build: &Build, image: &Image) -> Result<()> {
     let dist = build.layout.dist();
-    let files = results(image);
-    for (name, artifact) in &files {
+    let materials = Materials::gather(build, image)?;
+    let mut sums: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, artifact) in &materials.files {
         place(artifact, &dist.join(name))?;
+        sums.insert(name, artifact.sha256.clone());
     }
-    let manifest = serde_json::to_vec_pretty(&manifest(build, image, &files)?)?;
-    let mut sums: Vec<String> =
-        files.iter().map(|(name, artifact)| format!("{}  {name}\n", artifact.sha256)).collect();
-    sums.push(format!("{}  manifest.json\n", sha256_bytes(&manifest)));
-    sums.sort_by(|one, other| one[64..].cmp(&other[64..]));
-    write_if_changed(&dist.join("manifest.json"), &manifest)?;
-    write_if_changed(&dist.join("SHA256SUMS"), sums.concat().as_bytes())
+    for (name, paper) in [
+        ("manifest.json", serde_json::to_value(manifest(&materials, image)?)?),
+        ("coracle.cdx.json", cyclonedx::document(&materials)),
+        ("coracle.spdx.json", spdx::document(&materials)),
+    ] {
+        sums.insert(name, write_paper(&dist.join(name), &paper)?);
+    }
+    // The last paper: it speaks of all the others.
+    let commit = provenance::commit(build.layout.root());
+    let statement = provenance::statement(&materials, commit.as_ref(), &sums);
+    sums.insert("provenance.json", write_paper(&dist.join("provenance.json"), &statement)?);
+    let lines: Vec<String> = sums.iter().map(|(name, sha256)| format!("{sha256}  {name}\n")).collect();
+    if write_if_changed(&dist.join("SHA256SUMS"), lines.concat().as_bytes())? {
+        // It was for other bytes.
+        remove_file(&dist.join(SIGNATURE))?;
+    }
+    Ok(())
 }
 
-/// The files of dist/ that stages made, by name.
-fn results(image: &Image) -> BTreeMap<&'static str, &Artifact> {
-    BTreeMap::from([
-        ("coracle.iso", &image.iso.0),
-        ("vmlinuz", &image.kernel.image),
-        ("initramfs.cpio.gz", &image.initramfs.archive),
-        ("coracle", &image.parts.runtime.program),
-    ])
+/// Writes a paper, and returns its sha256.
+fn write_paper(path: &Path, paper: &serde_json::Value) -> Result<String> {
+    let mut text = serde_json::to_vec_pretty(paper)?;
+    text.push(b'\n');
+    write_if_changed(path, &text)?;
+    Ok(sha256_bytes(&text))
 }
 
-fn manifest<'a>(
-    build: &'a Build,
-    image: &'a Image,
-    files: &BTreeMap<&'static str, &'a Artifact>,
-) -> Result<Manifest<'a>> {
-    let stage = |artifact: &'a Artifact| StageEntry {
-        key: &artifact.key,
-        sha256: &artifact.sha256,
-        size: artifact.size,
-    };
-    let sources = build.sources.all().map(|source| SourceEntry {
+fn manifest<'a>(materials: &'a Materials, image: &'a Image) -> Result<Manifest<'a>> {
+    let sources = materials.sources.all().map(|source| SourceEntry {
         name: &source.name,
         version: &source.version,
         licence: &source.licence,
@@ -129,50 +113,24 @@ fn manifest<'a>(
     });
     let crates = &image.parts.runtime.crates.path;
     let crates = std::fs::read(crates).with_context(|| format!("{}: cannot read", crates.display()))?;
-    let mut tools = BTreeMap::new();
-    for (program, argument) in TOOLS {
-        tools.insert(program, build.host.version(program, argument)?);
-    }
+    let stage = |artifact: &'a Artifact| StageEntry {
+        key: &artifact.key,
+        sha256: &artifact.sha256,
+        size: artifact.size,
+    };
+    let file = |artifact: &'a Artifact| FileEntry { sha256: &artifact.sha256, size: artifact.size };
     Ok(Manifest {
         name: "coracle",
-        version: env!("CARGO_PKG_VERSION"),
-        epoch: build.sources.epoch,
+        version: materials.version,
+        epoch: materials.epoch,
         sources: sources.into(),
-        linked: linked(build)?,
+        linked: &materials.linked,
         crates: serde_json::from_slice(&crates).context("the list of crates is not JSON")?,
-        tools,
-        stages: BTreeMap::from([
-            ("kernel", stage(&image.kernel.image)),
-            ("busybox", stage(&image.parts.busybox.program)),
-            ("tini", stage(&image.parts.tini.0)),
-            ("iproute2", stage(&image.parts.ip.0)),
-            ("runtime", stage(&image.parts.runtime.program)),
-            ("initramfs", stage(&image.initramfs.archive)),
-            ("iso", stage(&image.iso.0)),
-        ]),
+        tools: &materials.tools,
+        stages: materials.stages.iter().map(|(name, artifact)| (*name, stage(artifact))).collect(),
         kernel_config_sha256: &image.kernel.config.sha256,
-        files: files
-            .iter()
-            .map(|(name, artifact)| (*name, FileEntry { sha256: &artifact.sha256, size: artifact.size }))
-            .collect(),
+        files: materials.files.iter().map(|(name, artifact)| (*name, file(artifact))).collect(),
     })
-}
-
-/// The C libraries and GRUB: their versions are those of the machine, and so their licences apply as it has them.
-fn linked(build: &Build) -> Result<Vec<Linked>> {
-    let linked = |name, licence, version, part_of| Linked { name, licence, version, part_of };
-    let libc = build.host.version("ldd", "--version")?;
-    Ok(vec![
-        linked("GRUB", "GPL-3.0-or-later", build.host.version("grub-mkimage", "--version")?, "coracle.iso"),
-        linked("glibc", "LGPL-2.1-or-later", libc, "coracle"),
-        linked("musl", "MIT", crate::stage::musl::version(), "busybox, tini, ip"),
-        linked(
-            "Rust's standard library",
-            "Apache-2.0 OR MIT",
-            build.host.version("rustc", "--version")?,
-            "coracle",
-        ),
-    ])
 }
 
 fn place(artifact: &Artifact, to: &Path) -> Result<()> {
@@ -183,9 +141,19 @@ fn place(artifact: &Artifact, to: &Path) -> Result<()> {
     copy_whole(&artifact.path, to)
 }
 
-fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Whether it had to be written.
+fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
     match std::fs::read(path) {
-        Ok(found) if found == bytes => Ok(()),
-        _ => write_whole(path, bytes).context("dist/ could not be filled"),
+        Ok(found) if found == bytes => Ok(false),
+        _ => write_whole(path, bytes).context("dist/ could not be filled").map(|()| true),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{}: cannot remove", path.display()))
+        }
+        _ => Ok(()),
     }
 }

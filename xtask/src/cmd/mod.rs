@@ -8,7 +8,9 @@ pub mod iso;
 pub mod menuconfig;
 pub mod qemu;
 pub mod size;
+pub mod sources;
 pub mod test;
+pub mod verify;
 
 use crate::artifact::Artifact;
 use crate::context::Build;

@@ -4,8 +4,9 @@
 //! name, so that a cut is resumed; it is renamed only when its hash is right.
 //! Must never: let a wrong hash into the cache, or make a machine without a way out wait for more than seconds.
 
-mod debian;
+pub mod debian;
 mod http;
+pub mod machine;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub struct Tarball {
 
 /// Why an attempt failed, which tells whether another one may help.
 #[derive(Debug)]
-enum Fault {
+pub enum Fault {
     /// The origin does not have it, or not now: the next one is tried.
     Origin(anyhow::Error),
     /// This machine can't keep it: no other origin would change that.
@@ -56,7 +57,7 @@ impl Fault {
 
 /// When a download that is now whole was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begun {
+pub enum Begun {
     /// By this attempt.
     Now,
     /// By an earlier run, maybe from another place.
@@ -301,6 +302,7 @@ mod tests {
             name: "x".to_owned(),
             version: "1".to_owned(),
             licence: "MIT".to_owned(),
+            licence_files: vec!["LICENSE".to_owned()],
             origins: [first.local_addr().unwrap(), nobody].map(origin).into(),
         };
         let message = format!("{:#}", run(&build, &source).unwrap_err());

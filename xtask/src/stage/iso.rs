@@ -105,7 +105,7 @@ fn efi_image(shell: &Shell, log: &mut crate::ui::Log, scratch: &Path, identity: 
 }
 
 /// Seconds since 1970 as YYYYMMDDhhmmsscc in UTC, as xorriso wants it.
-fn volume_date(epoch: u64) -> String {
+pub fn volume_date(epoch: u64) -> String {
     // Days to date by the algorithm for the proleptic Gregorian calendar, with years that begin in March.
     let (days, seconds) = (epoch / 86_400 + 719_468, epoch % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);

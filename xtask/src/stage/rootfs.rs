@@ -33,6 +33,7 @@ pub struct Parts {
 #[derive(Debug, Default)]
 pub struct Contents {
     bundles: Rootfs,
+    names: Vec<String>,
 }
 
 impl Contents {
@@ -45,7 +46,12 @@ impl Contents {
             bundle::add(&mut bundles, argument, taken)
                 .with_context(|| format!("--bundle {}={}", argument.name, argument.dir.display()))?;
         }
-        Ok(Self { bundles })
+        Ok(Self { bundles, names: args.bundles.iter().map(|argument| argument.name.clone()).collect() })
+    }
+
+    /// The bundles' names.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 }
 

@@ -10,7 +10,8 @@ use crate::artifact::{Artifact, RuntimeProgram};
 use crate::context::Build;
 use crate::stamp::{Inputs, Workshop, produce};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What the program is compiled for.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the program.
 pub fn run(build: &Build) -> Result<RuntimeProgram> {
@@ -111,7 +112,8 @@ fn newest(folder: &Path, name: &str) -> Result<PathBuf> {
     newest.with_context(|| format!("{}: cargo left no test program {name}", folder.display()))
 }
 
-fn cargo_offline(build: &Build) -> &'static [&'static str] {
+/// cargo's own word for no network, where it was asked for.
+pub fn cargo_offline(build: &Build) -> &'static [&'static str] {
     if build.fetch.offline { &["--offline"] } else { &[] }
 }
 
@@ -128,7 +130,8 @@ fn flags(root: &Path, cargo_home: &Path) -> String {
     .join("\x1f")
 }
 
-fn cargo_home() -> Result<std::path::PathBuf> {
+/// Where cargo keeps what it downloads.
+pub fn cargo_home() -> Result<std::path::PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
     let home = home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
     home.context("neither CARGO_HOME nor HOME is set")

@@ -40,7 +40,9 @@ impl Checkout {
     pub fn new() -> Self {
         let mut checkout = Self { dir: tempfile::tempdir().unwrap(), pins: Vec::new() };
         for name in ["linux", "busybox", "tini", "iproute2"] {
-            checkout.put_source(name, &tarball(&source_files(name)));
+            let mut files = source_files(name);
+            files.push(("COPYING", format!("The terms of {name}.\n")));
+            checkout.put_source(name, &tarball(&files));
         }
         for (path, text) in [
             ("kernel-config/10-base.config", "CONFIG_64BIT=y\n"),
@@ -117,7 +119,7 @@ impl Checkout {
     /// The text of sources.toml.
     pub fn sources_toml(&self) -> String {
         let tables = self.pins.iter().map(|Pin { name, origins, .. }| {
-            format!("[source.{name}]\nversion = \"1\"\nlicence = \"MIT\"\n{origins}")
+            format!("[source.{name}]\nversion = \"1\"\nlicence = \"MIT\"\nlicence_files = [\"COPYING\"]\n{origins}")
         });
         format!("epoch = 1793491200\n{}", tables.collect::<String>())
     }

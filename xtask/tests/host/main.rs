@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)] // a test may panic; outside a #[test] function clippy cannot tell
 
 mod checkout;
+mod disturbed;
 mod fetch;
 mod origin;
+mod papers;
 mod sources;
 mod stages;
+mod verify;
 mod words;

@@ -76,7 +76,7 @@ fn an_origin_of_no_kind_or_of_two() {
 fn a_source_that_no_stage_uses() {
     broken(
         "[source.linux]",
-        "[source.extra]\nversion = \"1\"\nlicence = \"MIT\"\n[[source.extra.origin]]\nurl = \"https://x/y\"\nsha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\nhash_from = \"x\"\n[source.linux]",
+        "[source.extra]\nversion = \"1\"\nlicence = \"MIT\"\nlicence_files = [\"x\"]\n[[source.extra.origin]]\nurl = \"https://x/y\"\nsha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\nhash_from = \"x\"\n[source.linux]",
         None,
         &["source.extra: no stage uses this source"],
     );

@@ -49,12 +49,20 @@ fn find(
 ) -> Result<(BTreeSet<String>, String)> {
     let Some(apt_get) = build.host.find("apt-get") else { bail!("this machine has no apt") };
     let archives = archives(&apt_get)?;
-    let apt = Apt::prepare(build, &apt_get, &archives, suites)?;
-    apt.update(build)?;
-    let index = apt.showsrc(build, package)?;
+    let index = index(build, &apt_get, package, suites)?;
     let directory = directory_of(&index, origin)
         .with_context(|| format!("no suite lists a tarball with sha256 {}", origin.sha256))?;
     Ok((archives, directory))
+}
+
+/// The entries of `package` in the source indices of `suites`, brought up to date.
+pub fn index(build: &Build, apt_get: &Path, package: &str, suites: &[String]) -> Result<String> {
+    let archives = archives(apt_get)?;
+    let lines =
+        archives.iter().flat_map(|archive| suites.iter().map(|suite| (archive.clone(), suite.clone())));
+    let apt = Apt::prepare(build, apt_get, &lines.collect())?;
+    apt.update(build)?;
+    apt.showsrc(build, package)
 }
 
 /// The Debian archives that the machine is configured with.
@@ -76,24 +84,38 @@ fn archives(apt_get: &Path) -> Result<BTreeSet<String>> {
     Ok(archives)
 }
 
+/// Every archive and suite of Debian's that the machine takes packages from, security updates included.
+pub fn machine_lines(apt_get: &Path) -> Result<BTreeSet<(String, String)>> {
+    let text = output(Command::new(apt_get).args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN)|$(REPO_URI)|$(RELEASE)",
+        "Created-By: Packages",
+    ]))?;
+    let lines: BTreeSet<(String, String)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("Debian|")?.split_once('|'))
+        .map(|(archive, suite)| (archive.trim_end_matches('/').to_owned(), suite.to_owned()))
+        .collect();
+    if lines.is_empty() {
+        bail!("apt knows no Debian archive; `apt-get update` may mend that");
+    }
+    Ok(lines)
+}
+
 /// apt with lists of its own and only source lines of ours.
-struct Apt {
+pub struct Apt {
     apt_get: PathBuf,
     options: Vec<String>,
 }
 
 impl Apt {
-    fn prepare(
-        build: &Build,
-        apt_get: &Path,
-        archives: &BTreeSet<String>,
-        suites: &[String],
-    ) -> Result<Self> {
+    /// One that looks into these archives' suites.
+    pub fn prepare(build: &Build, apt_get: &Path, lines: &BTreeSet<(String, String)>) -> Result<Self> {
         let signed =
             if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}] ") } else { String::new() };
-        let lines: Vec<String> = archives
+        let lines: Vec<String> = lines
             .iter()
-            .flat_map(|archive| suites.iter().map(move |suite| (archive, suite)))
             .map(|(archive, suite)| format!("deb-src {signed}{archive} {suite} main\n"))
             .collect();
         let home = build.layout.cache().join("apt").join(&sha256_bytes(lines.concat().as_bytes())[..16]);
@@ -116,7 +138,7 @@ impl Apt {
     }
 
     /// Brings the lists up to date. The suites are alternatives of each other, so one that fails is no error here.
-    fn update(&self, build: &Build) -> Result<()> {
+    pub fn update(&self, build: &Build) -> Result<()> {
         let mut command = Command::new(&self.apt_get);
         command
             .args(&self.options)
@@ -134,7 +156,8 @@ impl Apt {
         Ok(())
     }
 
-    fn showsrc(&self, build: &Build, package: &str) -> Result<String> {
+    /// The index entries of a source package.
+    pub fn showsrc(&self, build: &Build, package: &str) -> Result<String> {
         let apt_cache = build.host.require("apt-cache")?;
         output(Command::new(apt_cache).args(&self.options).args(["showsrc", package]))
     }
@@ -166,7 +189,8 @@ fn helper_download(build: &Build, url: &str, origin: &Origin, part: &Path) -> Re
     .map(drop)
 }
 
-fn output(command: &mut Command) -> Result<String> {
+/// What a program says on stdout.
+pub fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let done = command
         .env("LC_ALL", "C")

@@ -1,0 +1,98 @@
+//! `verify` as a process: two builds that are the same, two that are not, a release's hashes, the record.
+
+use std::fs;
+use std::process::Command;
+
+use crate::checkout::{Checkout, tarball};
+
+/// A checkout that git knows, as `verify` needs it.
+fn checkout() -> Checkout {
+    let checkout = Checkout::new();
+    checkout.write(".gitignore", "/dist\n/target\n");
+    let done = Command::new("git").args(["init", "--quiet"]).current_dir(checkout.root()).status();
+    assert!(done.unwrap().success());
+    checkout
+}
+
+/// BusyBox that takes `from` into its program.
+fn busybox(recipe: &str) -> Vec<u8> {
+    let makefile = format!(
+        "allnoconfig:\n\ttouch .config\noldconfig:\n\ttrue\nbusybox:\n\t{recipe}\nbusybox.links:\n\techo /bin/sh > $@\n"
+    );
+    tarball(&[
+        ("Config.in", "config STATIC\n\tbool \"static\"\n".to_owned()),
+        ("COPYING", "The terms of busybox.\n".to_owned()),
+        ("Makefile", makefile),
+    ])
+}
+
+#[test]
+fn two_builds_are_the_same_and_a_release_is_rebuilt() {
+    let checkout = checkout();
+    let run = checkout.run(&["verify"]);
+    run.said(
+        0,
+        &[
+            "two builds, the same to the bit: coracle.iso sha256 ",
+            "otherwise in the second: folder, HOME, TZ",
+        ],
+    );
+    assert!(!run.stderr.contains("taken from the cache"), "{}", run.stderr);
+    assert!(!checkout.root().join("target/verify").exists());
+    // A release: as it is, and with one hash that is another.
+    let release = checkout.outside("release");
+    fs::create_dir(&release).unwrap();
+    for name in ["SHA256SUMS", "manifest.json"] {
+        fs::copy(checkout.root().join("dist").join(name), release.join(name)).unwrap();
+    }
+    let sums = release.join("SHA256SUMS");
+    let words = ["verify", "--quick", "--against", sums.to_str().unwrap()];
+    checkout.run(&words).said(0, &["this machine rebuilds every file of ", "taken from the cache"]);
+    let text = fs::read_to_string(&sums).unwrap();
+    let (rest, last) = text.trim_end().rsplit_once('\n').unwrap();
+    fs::write(&sums, format!("{rest}\n{}{}\n", "0".repeat(64), &last[64..])).unwrap();
+    let manifest = fs::read_to_string(release.join("manifest.json")).unwrap();
+    fs::write(release.join("manifest.json"), manifest.replacen("\"gcc\": \"", "\"gcc\": \"other ", 1))
+        .unwrap();
+    let run = checkout.run(&words);
+    run.said(1, &["does not rebuild", "vmlinuz: 0000", "tools that differ:\n  gcc: other "]);
+}
+
+#[test]
+fn a_build_that_takes_its_circumstances_in_is_told_by_stage_file_and_line() {
+    let mut checkout = checkout();
+    checkout.put_source("busybox", &busybox("printf '#!/bin/sh\\n# %s\\n' \"$$TMPDIR$$HOME\" > $@"));
+    let run = checkout.run(&["verify", "--quick"]);
+    run.said(
+        1,
+        &[
+            "error: two builds made different files; the first stage that differs, from the same inputs: busybox\n",
+            "coracle.iso: /boot/initramfs.cpio.gz: gunzipped: /usr/lib/coracle/rootfs/bin/busybox: line 2",
+            "\n  initramfs.cpio.gz: gunzipped: /usr/lib/coracle/rootfs/bin/busybox: line 2",
+            "the second build lies in ",
+        ],
+    );
+    assert!(!run.stderr.contains("manifest.json: "), "what follows from it is not told: {}", run.stderr);
+    let room = run.stderr.split("the second build lies in ").nth(1).unwrap().split(';').next().unwrap();
+    assert!(std::path::Path::new(room).is_dir());
+    fs::remove_dir_all(room).unwrap();
+}
+
+#[test]
+fn the_record_judges_the_image() {
+    let checkout = checkout();
+    checkout.run(&["verify", "--quick"]).said(0, &["nothing is recorded"]);
+    checkout.run(&["verify", "--quick", "--record"]).said(0, &["recorded in xtask/image.toml"]);
+    checkout.run(&["verify", "--quick"]).said(0, &["it is the image recorded"]);
+    let path = checkout.root().join("xtask/image.toml");
+    let recorded = fs::read_to_string(&path).unwrap();
+    let line = recorded.lines().find(|line| line.starts_with("\"coracle.iso\"")).unwrap();
+    let other = recorded.replace(line, &format!("\"coracle.iso\" = \"{}\"", "0".repeat(64)));
+    fs::write(&path, &other).unwrap();
+    checkout.run(&["verify", "--quick"]).said(1, &["made another image there:\n  coracle.iso: 0000"]);
+    fs::write(&path, other.replacen("gcc = \"", "gcc = \"other ", 1)).unwrap();
+    checkout.run(&["verify", "--quick"]).said(0, &["was made by other tools: gcc: other "]);
+    fs::write(&path, recorded).unwrap();
+    checkout.write("rootfs-overlay/etc/hostname", "another\n");
+    checkout.run(&["verify", "--quick"]).said(0, &["was made from other inputs"]);
+}
