@@ -121,6 +121,15 @@ pub enum Verb {
     /// Example: cargo xtask verify --against released/SHA256SUMS
     #[command(verbatim_doc_comment)]
     Verify(VerifyArgs),
+    /// Look for newer versions of the pinned sources in each origin, and rewrite the pins
+    ///
+    /// When: now and then; a kernel's security fixes come weekly. Shows how the kernel's configuration changes. Linux
+    /// stays in its long-term series unless --any is given.
+    ///
+    /// Example: cargo xtask update --check
+    /// Example: cargo xtask update linux
+    #[command(verbatim_doc_comment)]
+    Update(UpdateArgs),
     /// Gather the exact sources of the image, as the GPL asks whoever hands it on
     ///
     /// When: you give the image to others. The folder also serves as --mirror DIR.
@@ -149,7 +158,18 @@ pub enum Verb {
     /// When: the image grew, or you want it smaller.
     ///
     /// Example: cargo xtask size
-    Size(ImageArgs),
+    /// Example: cargo xtask size --compare HEAD~1 --svg size.svg
+    #[command(verbatim_doc_comment)]
+    Size(SizeArgs),
+    /// Measure how long a boot or a build takes
+    ///
+    /// When: you changed something for speed, or want to see whether something became slow. Results go to
+    /// target/bench/; --compare tells a change from noise.
+    ///
+    /// Example: cargo xtask bench boot
+    /// Example: cargo xtask bench build --rounds 3 --compare target/bench/build-1790000000.json
+    #[command(verbatim_doc_comment)]
+    Bench(BenchArgs),
     /// Remove dist/ and this checkout's notes, or built things from the cache
     ///
     /// When: you need the space. Sources and built things in the cache stay unless --cache is given.
@@ -175,6 +195,19 @@ pub struct IsoArgs {
     /// Sign dist/SHA256SUMS with this private key of OpenSSH's, into SHA256SUMS.sig
     #[arg(long, value_name = "KEY")]
     pub sign: Option<PathBuf>,
+}
+
+/// Options of `update`.
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// Only these sources
+    pub names: Vec<String>,
+    /// Say what is there, and change nothing
+    #[arg(long)]
+    pub check: bool,
+    /// Take a kernel of another series too
+    #[arg(long)]
+    pub any: bool,
 }
 
 /// Options of `verify`.
@@ -286,6 +319,45 @@ pub struct TestArgs {
     /// List the boot tests and stop
     #[arg(long)]
     pub list: bool,
+}
+
+/// Options of `size`.
+#[derive(Debug, Args)]
+pub struct SizeArgs {
+    /// What goes into the image.
+    #[command(flatten)]
+    pub image: ImageArgs,
+    /// Show the static program by crate too; compiles it once more, with symbols
+    #[arg(long)]
+    pub crates: bool,
+    /// Show what differs from the image of this commit, which is built in a worktree below target/
+    #[arg(long, value_name = "REV")]
+    pub compare: Option<String>,
+    /// Draw it, areas in proportion to bytes (implies the work of --crates)
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    pub what: Benched,
+    /// How often each thing is measured, one after the other in each round
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Compare with an earlier result
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Benched {
+    /// From QEMU's start to ready, and to the first container's first line.
+    Boot,
+    /// The image, after this edit and that.
+    Build,
 }
 
 /// Options of `clean`.

@@ -2,6 +2,7 @@
 //! Must never: do the work itself; this file parses, has what was said resolved, and matches.
 
 mod artifact;
+mod bench;
 mod boot_test;
 mod cli;
 mod cmd;
@@ -52,12 +53,14 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Job::Runtime => cmd::report(&build, &[&pipeline::runtime(&build)?.program]),
         Job::Initramfs(contents) => cmd::report(&build, &[&pipeline::initramfs(&build, &contents)?.archive]),
         Job::Iso(contents, key) => cmd::iso::run(&build, &contents, key.as_deref())?,
+        Job::Update(args) => cmd::update::run(&build, &args)?,
         Job::Verify(args) => cmd::verify::run(&build, &args)?,
         Job::Sources(args) => cmd::sources::run(&build, &args)?,
         Job::Qemu(plan) => return cmd::qemu::run(&build, &plan),
         Job::Test(args) => return cmd::test::run(&build, &args),
         Job::Menuconfig(which) => cmd::menuconfig::run(&build, which)?,
-        Job::Size(contents) => cmd::size::run(&build, &contents)?,
+        Job::Size(plan) => cmd::size::run(&build, &plan)?,
+        Job::Bench(args) => bench::run(&build, &args)?,
         Job::Clean(args) => cmd::clean::run(&build, &args)?,
     }
     Ok(ExitCode::SUCCESS)

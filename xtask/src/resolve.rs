@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::{CleanArgs, Configured, Global, SourcesArgs, TestArgs, Verb, VerifyArgs};
-use crate::cmd::qemu;
+use crate::cli::{
+    BenchArgs, CleanArgs, Configured, Global, SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
+};
+use crate::cmd::{qemu, size};
 use crate::context::{Build, FetchOptions, Mirror, Patience};
 use crate::host::{self, Host, Need};
 use crate::layout::Layout;
@@ -35,6 +37,8 @@ pub enum Job {
     Initramfs(Contents),
     /// `iso`, and the key to sign with
     Iso(Contents, Option<PathBuf>),
+    /// `update`
+    Update(UpdateArgs),
     /// `verify`
     Verify(VerifyArgs),
     /// `sources`
@@ -46,7 +50,9 @@ pub enum Job {
     /// `menuconfig`
     Menuconfig(Configured),
     /// `size`
-    Size(Contents),
+    Size(size::Plan),
+    /// `bench`
+    Bench(BenchArgs),
     /// `clean`
     Clean(CleanArgs),
 }
@@ -72,6 +78,7 @@ impl Job {
                 }
                 Self::Iso(Contents::resolve(layout, &args.image)?, args.sign)
             }
+            Verb::Update(args) => Self::Update(args),
             Verb::Verify(args) => {
                 if let Some(sums) = args.against.as_ref().filter(|sums| !sums.is_file()) {
                     bail!("--against {}: no such file", sums.display());
@@ -82,7 +89,8 @@ impl Job {
             Verb::Qemu(args) => Self::Qemu(qemu::Plan::resolve(layout, args)?),
             Verb::Test(args) => Self::Test(args),
             Verb::Menuconfig { which } => Self::Menuconfig(which),
-            Verb::Size(args) => Self::Size(Contents::resolve(layout, &args)?),
+            Verb::Size(args) => Self::Size(size::Plan::resolve(layout, args)?),
+            Verb::Bench(args) => Self::Bench(args),
             Verb::Clean(args) => Self::Clean(args),
         })
     }
@@ -93,7 +101,7 @@ impl Job {
         match self {
             Self::Doctor => &host::ALL_NEEDS,
             Self::Fetch | Self::Clean(_) => &[],
-            Self::Kernel => &[Kernel],
+            Self::Kernel | Self::Update(_) => &[Kernel],
             Self::Busybox | Self::Tini | Self::Iproute2 => &[Userland],
             Self::Runtime => &[Runtime],
             Self::Initramfs(_) => &[Userland, Runtime],
@@ -101,6 +109,7 @@ impl Job {
             Self::Sources(_) => &[Runtime, Papers],
             Self::Iso(_, Some(_)) | Self::Verify(_) => &[Kernel, Userland, Runtime, Iso, Papers],
             Self::Iso(_, None) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
+            Self::Bench(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers],
             Self::Qemu(_) => &[Kernel, Userland, Runtime, Iso, Vm],
             Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test],
         }

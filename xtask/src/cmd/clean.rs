@@ -18,6 +18,7 @@ pub fn run(build: &Build, args: &CleanArgs) -> Result<()> {
         build.layout.notes(),
         build.layout.target().join("static"),
         build.layout.target().join("static-tests"),
+        build.layout.target().join("static-symbols"),
     ] {
         remove_tree(&dir)?;
     }

@@ -10,6 +10,7 @@ pub mod qemu;
 pub mod size;
 pub mod sources;
 pub mod test;
+pub mod update;
 pub mod verify;
 
 use crate::artifact::Artifact;

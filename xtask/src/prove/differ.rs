@@ -21,6 +21,13 @@ pub fn folders(build: &Build, one: &Path, other: &Path, but: &[&str]) -> Result<
     result
 }
 
+/// Bytes of each file of a compressed cpio archive, by its path with a leading slash. Names of one file have its bytes once.
+pub fn archive_sizes(path: &Path) -> Result<BTreeMap<String, u64>> {
+    let name = path.display().to_string();
+    let entries = cpio_entries(&name, &gunzip(&name, &read(path)?)?)?;
+    Ok(entries.into_iter().map(|(path, (_, content))| (format!("/{path}"), content.len() as u64)).collect())
+}
+
 struct Differ<'a> {
     build: &'a Build,
     /// For what is unpacked.

@@ -96,6 +96,11 @@ pub fn run(build: &Build, source: &Source) -> Result<Tarball> {
     Err(nothing_had(build, source, &failures))
 }
 
+/// The text at `url`: a listing, a list of hashes. At most a few megabytes.
+pub fn text(build: &Build, url: &str) -> Result<String> {
+    http::text(build, url)
+}
+
 /// The one error, when all have failed.
 fn nothing_had(build: &Build, source: &Source, failures: &[String]) -> anyhow::Error {
     let mut files: Vec<&str> = source.origins.iter().map(|origin| origin.file.as_str()).collect();

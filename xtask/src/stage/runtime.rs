@@ -24,6 +24,17 @@ pub fn run(build: &Build) -> Result<RuntimeProgram> {
     Ok(RuntimeProgram { program, crates })
 }
 
+/// The program as it ships, but with its symbols: to see what takes up space in it.
+pub fn with_symbols(build: &Build) -> Result<Artifact> {
+    let [program] = produce(build, inputs(build, "runtime-symbols")?, ["coracle"], |shop| {
+        let what = ["build", "--release", "--bin", "coracle", "--config", "profile.release.strip=false"];
+        cargo(build, shop, &what, "static-symbols")?;
+        let made = build.layout.target().join("static-symbols").join(TARGET).join("release/coracle");
+        take(&made, shop, "coracle")
+    })?;
+    Ok(program)
+}
+
 /// Builds runtime/tests/NAME.rs as a static test program, to be run in the VM.
 pub fn test_program(build: &Build, name: &str) -> Result<Artifact> {
     let tests = build.layout.root().join("runtime/tests");

@@ -49,6 +49,17 @@ pub fn download(build: &Build, name: &str, url: &str, part: &Path) -> Result<Beg
     Ok(if start > 0 { Begun::Earlier } else { Begun::Now })
 }
 
+/// The text at `url`.
+pub fn text(build: &Build, url: &str) -> anyhow::Result<String> {
+    const BYTES_MAX: u64 = 16 << 20;
+    let mut response = ask(&build.fetch.patience, url, 0)?;
+    if response.status().as_u16() != 200 {
+        return Err(anyhow!("the server answered {}", response.status().as_u16()));
+    }
+    let text = response.body_mut().with_config().limit(BYTES_MAX).lossy_utf8(true).read_to_string();
+    text.map_err(|error| anyhow!("its text could not be read: {error}"))
+}
+
 /// Asks for `url` from byte `have` on.
 fn ask(patience: &Patience, url: &str, have: u64) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
     let agent: ureq::Agent = ureq::Agent::config_builder()

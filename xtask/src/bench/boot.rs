@@ -1,0 +1,214 @@
+//! Boot: from QEMU's start to the system's words. In: the image. Out: samples of ready, first container, the floor and
+//! Debian's kernel, interleaved in each round; a timeline. Must never: measure one thing after the other: a machine that
+//! gets busier would make the last one slow.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::chart::{Bar, Row, svg};
+use super::{Run, floor, machine};
+use crate::context::Build;
+use crate::stage::rootfs::Contents;
+use crate::stamp::write_whole;
+use crate::vm::{Acceleration, Boot, Files, Profile, READY, READY_DEADLINE, Vm, probe};
+
+const FLOOR: &str = "floor: our kernel, an init that prints one line";
+const DEBIAN: &str = "floor: Debian's cloud kernel, the same init";
+const READY_NAME: &str = "ready";
+const CONTAINER: &str = "first container's first line";
+
+/// What is to be at most so many times what.
+pub const TARGETS: [(&str, &str, f64); 3] =
+    [(READY_NAME, FLOOR, 1.15), (CONTAINER, FLOOR, 1.3), (FLOOR, DEBIAN, 0.5)];
+
+/// Measures in `rounds` rounds.
+pub fn run(build: &Build, rounds: u32) -> Result<Run> {
+    let image = crate::cmd::iso::make(build, &Contents::default())?;
+    let files = crate::cmd::qemu::files(&image);
+    let acceleration = probe(build)?;
+    let room = build.layout.target().join("bench/room");
+    std::fs::create_dir_all(&room).with_context(|| format!("{}: cannot create", room.display()))?;
+    let floor_initramfs = floor::initramfs(build, &room)?;
+    let debian = match floor::debian_kernel(build) {
+        Ok(kernel) => Some(kernel),
+        Err(error) => {
+            build.ui.say("bench", &format!("without Debian's kernel: {error:#}"));
+            None
+        }
+    };
+    let bench = Bench {
+        build,
+        acceleration,
+        log: build.layout.notes().join("log/bench.log"),
+        share: share(build, &room)?,
+    };
+    let of = |kernel: &Path| Files {
+        iso: files.iso.clone(),
+        kernel: kernel.to_owned(),
+        initramfs: floor_initramfs.clone(),
+    };
+    let facts = machine(
+        build,
+        &[("acceleration", format!("{acceleration:?}")), ("image", image.iso.0.sha256.clone())],
+    );
+    let mut samples: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for round in 1..=rounds {
+        build.ui.say("bench", &format!("boot, round {round} of {rounds}"));
+        let mut add = |name: &str, seconds| samples.entry(name.to_owned()).or_default().push(seconds);
+        add(FLOOR, bench.until(&of(&files.kernel), floor::WORD)?);
+        if let Some(kernel) = &debian {
+            add(DEBIAN, bench.until(&of(kernel), floor::WORD)?);
+        }
+        let (ready, container) = bench.container(&files)?;
+        add(READY_NAME, ready);
+        add(CONTAINER, container);
+    }
+    let picture = build.layout.target().join("bench/boot.svg");
+    let rows = [bench.phases(&files)?, bench.initcalls(&files)?];
+    for row in &rows {
+        build.ui.say("bench", &row.title);
+        for bar in &row.bars {
+            build.ui.say("", &format!("{:>7.3} s  {}", bar.length, bar.name));
+        }
+    }
+    write_whole(&picture, svg(&rows).as_bytes())?;
+    build.ui.say("bench", &picture.display().to_string());
+    Ok(Run { kind: "boot".to_owned(), machine: facts, samples })
+}
+
+/// A folder with a bundle that says one line, from the folder that boot tests share.
+fn share(build: &Build, room: &Path) -> Result<PathBuf> {
+    let template = build.layout.qemu().join("shares/runtime/config.json");
+    let text =
+        std::fs::read_to_string(&template).with_context(|| format!("{}: cannot read", template.display()))?;
+    let share = room.join("share");
+    write_whole(&share.join("config.json"), text.replace("@SCRIPT@", "echo coracle: container").as_bytes())?;
+    Ok(share)
+}
+
+struct Bench<'a> {
+    build: &'a Build,
+    acceleration: Acceleration,
+    log: PathBuf,
+    share: PathBuf,
+}
+
+impl Bench<'_> {
+    fn boot(&self, files: &Files, boot: Boot, append: &str) -> Result<(Vm, Instant)> {
+        let profile = Profile {
+            boot,
+            memory: 512,
+            cpus: 2,
+            network: None,
+            disks: Vec::new(),
+            share: Some(self.share.clone()),
+            append: append.to_owned(),
+        };
+        let started = Instant::now();
+        Ok((Vm::boot(self.build, &profile, files, self.acceleration, &self.log)?, started))
+    }
+
+    /// Seconds until the machine says `word`.
+    fn until(&self, files: &Files, word: &str) -> Result<f64> {
+        let (mut vm, started) = self.boot(files, Boot::Direct, "")?;
+        vm.expect(word, READY_DEADLINE)?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Seconds until the system is ready, and until a container that is then asked for has said its line.
+    fn container(&self, files: &Files) -> Result<(f64, f64)> {
+        let (mut vm, started) = self.boot(files, Boot::Direct, "")?;
+        vm.wait_ready()?;
+        let ready = started.elapsed().as_secs_f64();
+        // The shell asks for nothing; what comes before its prompt waits in the terminal.
+        vm.send(" runc run --bundle /mnt/share first\n")?;
+        vm.expect("coracle: container", Duration::from_secs(60))?;
+        Ok((ready, started.elapsed().as_secs_f64()))
+    }
+
+    /// One boot of the ISO by its marks on the serial line.
+    fn phases(&self, files: &Files) -> Result<Row> {
+        let (mut vm, started) = self.boot(files, Boot::BiosCd, "")?;
+        let mut bars = Vec::new();
+        let mut begin = 0.0;
+        for (name, mark) in [
+            ("firmware and GRUB", "Booting Coracle..."),
+            ("GRUB's loading, the kernel, init and services", READY),
+        ] {
+            vm.expect(mark, READY_DEADLINE)?;
+            let end = started.elapsed().as_secs_f64();
+            bars.push(Bar { name: name.to_owned(), begin, length: end - begin });
+            begin = end;
+        }
+        // The same without GRUB, where the kernel tells its own time.
+        let (mut vm, started) = self.boot(files, Boot::Direct, "loglevel=7 printk.time=1")?;
+        let said = vm.expect("Run /init as init process", READY_DEADLINE)?;
+        let init = started.elapsed().as_secs_f64();
+        vm.expect(READY, READY_DEADLINE)?;
+        let ready = started.elapsed().as_secs_f64();
+        let kernel = stamp(&said).context("the kernel's messages have no time")?.min(init);
+        for (name, begin, end) in [
+            ("direct: QEMU, firmware, decompression", 0.0, init - kernel),
+            ("direct: kernel, to /init", init - kernel, init),
+            ("direct: init and services, to ready", init, ready),
+        ] {
+            bars.push(Bar { name: name.to_owned(), begin, length: end - begin });
+        }
+        Ok(Row { title: "phases of one boot from CD by BIOS, and of a direct one".to_owned(), bars })
+    }
+
+    /// The kernel's initcalls that take longest. Telling of each takes time too: for shares, not for sums.
+    fn initcalls(&self, files: &Files) -> Result<Row> {
+        const SHOWN: usize = 15;
+        let (mut vm, _) =
+            self.boot(files, Boot::Direct, "initcall_debug loglevel=8 ignore_loglevel printk.time=1")?;
+        let said = vm.expect("Run /init as init process", READY_DEADLINE)?;
+        let mut bars = initcall_bars(&String::from_utf8_lossy(&said));
+        bars.sort_by(|one, other| other.length.total_cmp(&one.length));
+        bars.truncate(SHOWN);
+        bars.sort_by(|one, other| one.begin.total_cmp(&other.begin));
+        Ok(Row { title: format!("the kernel's {SHOWN} longest initcalls, by the kernel's clock"), bars })
+    }
+}
+
+/// The time stamp of the last message, `[    0.512345] ...`.
+fn stamp(said: &[u8]) -> Option<f64> {
+    let text = String::from_utf8_lossy(said);
+    let (_, rest) = text.rsplit_once('[')?;
+    rest.split_once(']')?.0.trim().parse().ok()
+}
+
+/// `[    0.5] initcall NAME+0x0/0x1 returned 0 after 123 usecs`, as bars.
+fn initcall_bars(text: &str) -> Vec<Bar> {
+    let bar = |line: &str| -> Option<Bar> {
+        let (time, rest) = line.split_once('[')?.1.split_once(']')?;
+        let (name, rest) = rest.trim().strip_prefix("initcall ")?.split_once(" returned ")?;
+        let micros: f64 = rest.split_once(" after ")?.1.split_once(" usecs")?.0.parse().ok()?;
+        let (end, length) = (time.trim().parse::<f64>().ok()?, micros / 1e6);
+        let name = name.split('+').next().unwrap_or(name).to_owned();
+        Some(Bar { name, begin: (end - length).max(0.0), length })
+    };
+    text.lines().filter_map(bar).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_initcall_is_a_bar() {
+        let text = "[    0.500000] calling  a+0x0/0x10 @ 1\r\n[    0.512000] initcall a+0x0/0x10 returned 0 after 12000 usecs\r\nx\n";
+        let bars = initcall_bars(text);
+        assert_eq!((bars.len(), bars[0].name.as_str(), bars[0].length), (1, "a", 0.012));
+        assert!((bars[0].begin - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_last_messages_time_is_read() {
+        assert_eq!(stamp(b"[    0.1] x\n[    0.512345] Run /init as init process"), Some(0.512345));
+        assert_eq!(stamp(b"no time"), None);
+    }
+}

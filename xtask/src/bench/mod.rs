@@ -1,0 +1,128 @@
+//! Measurements: boot and build. In: the image, this checkout. Out: a table on stdout, target/bench/*.json with facts of the
+//! machine, a timeline as SVG; a comparison with an earlier file. Must never: call noise a change: see `stats`.
+
+pub mod boot;
+pub mod build;
+mod chart;
+mod floor;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{BenchArgs, Benched};
+use crate::context::Build;
+use crate::stamp::write_whole;
+
+/// One run of a bench, as its file has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// `boot` or `build`.
+    kind: String,
+    machine: BTreeMap<String, String>,
+    /// Seconds, by what was measured.
+    samples: BTreeMap<String, Vec<f64>>,
+}
+
+/// Measures, reports, compares.
+pub fn run(build: &Build, args: &BenchArgs) -> Result<()> {
+    let earlier = args.compare.as_deref().map(load).transpose()?;
+    let run = match args.what {
+        Benched::Boot => boot::run(build, args.rounds)?,
+        Benched::Build => build::run(build, args.rounds)?,
+    };
+    let path = save(build, &run)?;
+    let mut out = table(&run);
+    if let Some(earlier) = &earlier {
+        out += &comparison(earlier, &run);
+    }
+    print!("{out}");
+    build.ui.say("bench", &path.display().to_string());
+    Ok(())
+}
+
+fn load(path: &Path) -> Result<Run> {
+    let text = std::fs::read(path).with_context(|| format!("--compare {}: cannot read", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("--compare {}: not a bench's file", path.display()))
+}
+
+fn save(build: &Build, run: &Run) -> Result<PathBuf> {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let path = build.layout.target().join("bench").join(format!("{}-{now}.json", run.kind));
+    write_whole(&path, &serde_json::to_vec_pretty(run)?)?;
+    Ok(path)
+}
+
+/// What a number depends on besides the code.
+fn machine(build: &Build, more: &[(&str, String)]) -> BTreeMap<String, String> {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let facts = [
+        ("cpu", model.map_or("unknown", |(_, model)| model).to_owned()),
+        ("cores", build.host.cores.to_string()),
+        ("kernel", kernel),
+        ("load at the start", load.split(' ').next().unwrap_or_default().to_owned()),
+    ];
+    let more = more.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(more).collect()
+}
+
+fn table(run: &Run) -> String {
+    let mut out = "  median  quartiles        n  seconds for\n".to_owned();
+    for (name, samples) in &run.samples {
+        let (low, middle, high) = stats::quartiles(samples);
+        out += &format!("{middle:>8.3}  {low:>6.3} {high:>6.3} {:>5}  {name}\n", samples.len());
+    }
+    for (name, of, at_most) in boot::TARGETS {
+        let median = |name: &str| run.samples.get(name).map(|samples| stats::quartiles(samples).1);
+        if let (Some(one), Some(other)) = (median(name), median(of)) {
+            let ratio = one / other;
+            let verdict = if ratio <= at_most { "kept" } else { "missed" };
+            out += &format!("{ratio:>8.2}  {name} / {of}: target at most {at_most}, {verdict}\n");
+        }
+    }
+    out
+}
+
+/// What became of each measurement since `earlier`.
+fn comparison(earlier: &Run, now: &Run) -> String {
+    let mut out = format!("\n    then       now  since then ({})\n", stats::HOW);
+    let differing =
+        |name: &&String| earlier.machine.get(*name) != now.machine.get(*name) && !name.starts_with("load");
+    for name in now.machine.keys().filter(differing) {
+        out += &format!("                    another machine: {name}\n");
+    }
+    for (name, samples) in &now.samples {
+        let Some(before) = earlier.samples.get(name) else { continue };
+        let (then, now) = (stats::quartiles(before).1, stats::quartiles(samples).1);
+        out += &format!("{then:>8.3}  {now:>8.3}  {name}: {}\n", stats::verdict(before, samples));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_names_what_changed_and_the_other_machine() {
+        let run = |cpu: &str, base: f64| Run {
+            kind: "boot".to_owned(),
+            machine: BTreeMap::from([("cpu".to_owned(), cpu.to_owned())]),
+            samples: BTreeMap::from([(
+                "ready".to_owned(),
+                (0..10).map(|step| base + f64::from(step) / 100.0).collect(),
+            )]),
+        };
+        let text = comparison(&run("a", 1.0), &run("b", 2.0));
+        assert!(text.contains("another machine: cpu") && text.contains("ready: slower"), "{text}");
+        let text = comparison(&run("a", 1.0), &run("a", 1.0));
+        assert!(!text.contains("another machine") && text.contains("ready: noise"), "{text}");
+    }
+}
