@@ -9,5 +9,6 @@ mod origin;
 mod papers;
 mod sources;
 mod stages;
+mod update;
 mod verify;
 mod words;

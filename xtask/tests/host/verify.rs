@@ -29,16 +29,7 @@ fn busybox(recipe: &str) -> Vec<u8> {
 #[test]
 fn two_builds_are_the_same_and_a_release_is_rebuilt() {
     let checkout = checkout();
-    let run = checkout.run(&["verify"]);
-    run.said(
-        0,
-        &[
-            "two builds, the same to the bit: coracle.iso sha256 ",
-            "otherwise in the second: folder, HOME, TZ",
-        ],
-    );
-    assert!(!run.stderr.contains("taken from the cache"), "{}", run.stderr);
-    assert!(!checkout.root().join("target/verify").exists());
+    checkout.run(&["iso"]).said(0, &[]);
     // A release: as it is, and with one hash that is another.
     let release = checkout.outside("release");
     fs::create_dir(&release).unwrap();
@@ -46,16 +37,29 @@ fn two_builds_are_the_same_and_a_release_is_rebuilt() {
         fs::copy(checkout.root().join("dist").join(name), release.join(name)).unwrap();
     }
     let sums = release.join("SHA256SUMS");
-    let words = ["verify", "--quick", "--against", sums.to_str().unwrap()];
-    checkout.run(&words).said(0, &["this machine rebuilds every file of ", "taken from the cache"]);
+    let run = checkout.run(&["verify", "--against", sums.to_str().unwrap()]);
+    run.said(
+        0,
+        &[
+            "two builds, the same to the bit: coracle.iso sha256 ",
+            "otherwise in the second: folder, HOME, TZ",
+            "nothing is recorded in xtask/image.toml yet",
+            "this machine rebuilds every file of ",
+        ],
+    );
+    assert!(!run.stderr.contains("taken from the cache"), "{}", run.stderr);
+    assert!(!checkout.root().join("target/verify").exists());
     let text = fs::read_to_string(&sums).unwrap();
     let (rest, last) = text.trim_end().rsplit_once('\n').unwrap();
     fs::write(&sums, format!("{rest}\n{}{}\n", "0".repeat(64), &last[64..])).unwrap();
     let manifest = fs::read_to_string(release.join("manifest.json")).unwrap();
     fs::write(release.join("manifest.json"), manifest.replacen("\"gcc\": \"", "\"gcc\": \"other ", 1))
         .unwrap();
-    let run = checkout.run(&words);
-    run.said(1, &["does not rebuild", "vmlinuz: 0000", "tools that differ:\n  gcc: other "]);
+    let run = checkout.run(&["verify", "--quick", "--against", sums.to_str().unwrap()]);
+    run.said(
+        1,
+        &["taken from the cache", "does not rebuild", "vmlinuz: 0000", "tools that differ:\n  gcc: other "],
+    );
 }
 
 #[test]
@@ -79,20 +83,13 @@ fn a_build_that_takes_its_circumstances_in_is_told_by_stage_file_and_line() {
 }
 
 #[test]
-fn the_record_judges_the_image() {
+fn another_image_than_the_recorded_one_is_a_fault() {
     let checkout = checkout();
-    checkout.run(&["verify", "--quick"]).said(0, &["nothing is recorded"]);
     checkout.run(&["verify", "--quick", "--record"]).said(0, &["recorded in xtask/image.toml"]);
-    checkout.run(&["verify", "--quick"]).said(0, &["it is the image recorded"]);
     let path = checkout.root().join("xtask/image.toml");
     let recorded = fs::read_to_string(&path).unwrap();
     let line = recorded.lines().find(|line| line.starts_with("\"coracle.iso\"")).unwrap();
     let other = recorded.replace(line, &format!("\"coracle.iso\" = \"{}\"", "0".repeat(64)));
-    fs::write(&path, &other).unwrap();
+    fs::write(&path, other).unwrap();
     checkout.run(&["verify", "--quick"]).said(1, &["made another image there:\n  coracle.iso: 0000"]);
-    fs::write(&path, other.replacen("gcc = \"", "gcc = \"other ", 1)).unwrap();
-    checkout.run(&["verify", "--quick"]).said(0, &["was made by other tools: gcc: other "]);
-    fs::write(&path, recorded).unwrap();
-    checkout.write("rootfs-overlay/etc/hostname", "another\n");
-    checkout.run(&["verify", "--quick"]).said(0, &["was made from other inputs"]);
 }
