@@ -35,7 +35,6 @@ struct Range {
 struct Pool {
     sets: Vec<Vec<Range>>,
     routes: Vec<Route>,
-    data_dir: PathBuf,
     resolv_conf: Option<PathBuf>,
     wanted: Vec<IpAddr>,
 }
@@ -45,10 +44,13 @@ struct Pool {
 /// # Errors
 /// Codes 5 to 7; 100 when no address is left; 101 from CHECK.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    let pool = Pool::new(plan)?;
-    let open = || Store::open(&pool.data_dir, &plan.attachment.network);
+    // Only what gives addresses needs the ranges: what ADD refused, DEL must not fail for.
+    let open = || Store::open(&data_dir(plan)?, &plan.attachment.network);
     match plan.command {
-        Command::Add => return add(plan, &pool, &open()?).map(Some),
+        Command::Add => {
+            let pool = Pool::new(plan)?;
+            return add(plan, &pool, &open()?).map(Some);
+        }
         Command::Del => open()?.release(&plan.attachment)?,
         Command::Check => {
             if open()?.addresses(&plan.attachment).is_empty() {
@@ -60,9 +62,15 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
             }
         }
         Command::Gc => open()?.keep_only(&plan.valid)?,
-        Command::Status => {} // the configuration was read, and the pool is asked at ADD
+        Command::Status => drop(Pool::new(plan)?), // the ranges themselves are asked at ADD
     }
     Ok(None)
+}
+
+fn data_dir(plan: &NetPlan) -> Result<PathBuf, Error> {
+    let ipam = plan.fields()?.object("ipam")?;
+    let named = ipam.as_ref().map(|ipam| ipam.text("dataDir")).transpose()?.flatten();
+    Ok(PathBuf::from(named.filter(|path| !path.is_empty()).unwrap_or(DATA_DIR)))
 }
 
 fn add(plan: &NetPlan, pool: &Pool, store: &Store) -> Result<Value, Error> {
@@ -241,11 +249,8 @@ impl Pool {
         }
         wanted.dedup();
         let routes = ipam.objects("routes")?.iter().map(Route::parse).collect::<Result<_, _>>()?;
-        let path = |key| -> Result<Option<PathBuf>, Error> {
-            Ok(ipam.text(key)?.filter(|path| !path.is_empty()).map(PathBuf::from))
-        };
-        let data_dir = path("dataDir")?.unwrap_or_else(|| PathBuf::from(DATA_DIR));
-        Ok(Pool { sets, routes, data_dir, resolv_conf: path("resolvConf")?, wanted })
+        let resolv_conf = ipam.text("resolvConf")?.filter(|path| !path.is_empty()).map(PathBuf::from);
+        Ok(Pool { sets, routes, resolv_conf, wanted })
     }
 }
 
@@ -482,6 +487,16 @@ mod tests {
         bench.run("GC", "", ipam, &valid).unwrap();
         assert!(!bench.data_dir.join("net/10.1.2.2").exists());
         assert!(bench.data_dir.join("net/10.1.2.3").exists());
+    }
+
+    #[test]
+    fn rule_13_del_and_gc_succeed_with_ranges_that_add_refuses() {
+        let bench = Bench::new("refused");
+        let ipam = json!({"ranges": [[{"subnet": "10.1.2.0/32"}]]});
+        assert_eq!(bench.add("a", &ipam).unwrap_err().code, error::INVALID_CONFIG);
+        for verb in ["DEL", "GC"] {
+            bench.run(verb, "a", ipam.clone(), &json!({})).unwrap();
+        }
     }
 
     #[test]

@@ -163,9 +163,8 @@ pub fn run(
 ) -> Result<Option<Value>, Error> {
     let driver = match (read(plan), plan.command) {
         (Ok(driver), _) => driver,
-        // ADD refused this configuration, so there is nothing to take back but what is the same for all.
-        (Err(_), Command::Del) => return ipam::pass_on(plan).and(remove(plan)).map(|()| None),
-        (Err(_), Command::Gc) => return ipam::pass_on(plan).map(|()| None),
+        // ADD refuses this configuration, so an interface of that name is another network's.
+        (Err(_), Command::Del | Command::Gc) => return ipam::pass_on(plan).map(|()| None),
         (Err(error), _) => return Err(error),
     };
     match plan.command {

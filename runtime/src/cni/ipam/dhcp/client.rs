@@ -82,7 +82,19 @@ impl Client {
                 _ => {} // refused what it offered, or lost: from the start
             }
         }
-        Err(Failure::Other(format!("no DHCP server answers on {}", self.ifname)))
+        let hint = if self.is_filtered() { "; rp_filter is on there, and drops answers" } else { "" };
+        Err(Failure::Other(format!("no DHCP server answers on {}{hint}", self.ifname)))
+    }
+
+    fn is_filtered(&self) -> bool {
+        let read = || {
+            let is_on = |name: &str| {
+                let path = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+                std::fs::read_to_string(path).is_ok_and(|value| value.trim() != "0")
+            };
+            Ok(is_on("all") || is_on(&self.ifname))
+        };
+        namespace::inside(self.netns.as_fd(), read).unwrap_or(false)
     }
 
     /// Asks that a lease go on: its server, or with `anybody` every server. One try.

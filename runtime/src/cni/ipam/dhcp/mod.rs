@@ -1,7 +1,7 @@
 //! dhcp: an address from the network's own DHCP server. A daemon (`dhcp daemon`) asks for it, asks for it to go on, and
 //! gives it back; this is the plugin that tells the daemon what to do.
 //!
-//! In: fields `ipam.daemonSocketPath`, `ipam.request`, `ipam.provide`. Out: address, routes, name servers.
+//! In: fields `daemonSocketPath`, `request`, `provide`, `suppress`, `priority` of `ipam`. Out: address, routes, name servers.
 //! Must never: keep anything itself.
 //!
 //! They speak JSON over the socket, one question and one answer a connection; the reference's is Go's own form.
@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::cni::error;
 use crate::cni::error::Error;
+use crate::cni::fields::Fields;
 use crate::cni::plan::Attachment;
 use crate::cni::plan::Command;
 use crate::cni::plan::NetPlan;
@@ -59,7 +60,9 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
             let netns = netns.map_err(|cause| Error::failed("CNI_NETNS", cause))?;
             let options = json!(options_of(plan)?);
             let answer = ask("ADD", json!({"netns": netns.to_string_lossy(), "options": options}))?;
-            return Reply::parse(&answer, Version::V1_1_0)?.to_json(plan.version).map(Some);
+            let mut reply = Reply::parse(&answer, Version::V1_1_0)?;
+            adjust(&ipam, &mut reply)?;
+            return reply.to_json(plan.version).map(Some);
         }
         Command::Check => {
             options_of(plan)?;
@@ -73,6 +76,7 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
         }
         Command::Status => {
             options_of(plan)?;
+            adjust(&ipam, &mut Reply::default())?;
             ask("STATUS", Value::Null).map_err(|error| Error { code: error::NOT_AVAILABLE, ..error })?;
         }
         Command::Del | Command::Gc => {
@@ -86,6 +90,22 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
         }
     }
     Ok(None)
+}
+
+/// Fields `suppress` and `priority`: no way out, or routes of another metric.
+fn adjust(ipam: &Fields<'_>, reply: &mut Reply) -> Result<(), Error> {
+    for word in ipam.texts("suppress")? {
+        if word != "gateway" {
+            let message = format!("field {}: {word:?} is unknown, only \"gateway\"", ipam.path("suppress"));
+            return Err(Error::new(error::INVALID_CONFIG, message));
+        }
+        reply.ips.iter_mut().for_each(|ip| ip.gateway = None);
+        reply.routes.retain(|route| route.dst.prefix != 0);
+    }
+    if let Some(priority) = ipam.number("priority")?.filter(|priority| *priority != 0) {
+        reply.routes.iter_mut().for_each(|route| route.priority = Some(priority));
+    }
+    Ok(())
 }
 
 /// Asks the daemon.
@@ -206,6 +226,20 @@ mod tests {
         assert_eq!(options(json!({"request": [{"option": "nope"}]}), "").unwrap_err().code, 7);
         let long = json!({"provide": [{"option": 12, "value": "x".repeat(256)}]});
         assert_eq!(options(long, "").unwrap_err().code, 7);
+    }
+
+    #[test]
+    fn the_way_out_is_left_out_and_routes_get_their_metric() {
+        let told = json!({"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24", "gateway": "10.0.0.1"}],
+            "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}, {"dst": "10.9.0.0/16", "gw": "10.0.0.9"}]});
+        let adjusted = |ipam: Value| {
+            let mut reply = Reply::parse(&told, Version::V1_1_0).unwrap();
+            adjust(&Fields::new(&ipam, "ipam").unwrap(), &mut reply).map(|()| reply)
+        };
+        let reply = adjusted(json!({"suppress": ["gateway"], "priority": 7})).unwrap();
+        assert_eq!((reply.ips[0].gateway, reply.routes.len(), reply.routes[0].priority), (None, 1, Some(7)));
+        assert_eq!(adjusted(json!({})).unwrap().routes.len(), 2);
+        assert_eq!(adjusted(json!({"suppress": ["dns"]})).unwrap_err().code, 7);
     }
 
     #[test]
