@@ -139,7 +139,10 @@ impl Kind<'_> {
     fn write(&self, data: &mut Message) {
         match self {
             Kind::Bridge { vlan_filtering } => {
-                data.attribute(IFLA_BR_VLAN_FILTERING, &[u8::from(*vlan_filtering)]);
+                // A kernel without VLAN filtering refuses the attribute, even to switch it off.
+                if *vlan_filtering {
+                    data.attribute(IFLA_BR_VLAN_FILTERING, &[1]);
+                }
             }
             Kind::Veth(peer) => data.nest(VETH_INFO_PEER, |nested| {
                 nested.raw(&header(0, 0, 0));
