@@ -299,14 +299,14 @@ fn rule_33_a_published_port_answers_where_it_is_published_and_nowhere_else() {
 fn rule_33_snat_masq_all_and_conditions_decide_who_comes_in_as_whom() {
     let mut bench = Bench::new("snat");
     bench.network("plain", &["10.94.0.0/16"], &[portmap(json!({"snat": false}))]);
-    bench.network("all", &["10.92.0.0/16"], &[portmap(json!({"masqAll": true}))]);
+    bench.network("every", &["10.92.0.0/16"], &[portmap(json!({"masqAll": true}))]);
     bench.network(
         "some",
         &["10.91.0.0/16"],
         &[portmap(json!({"conditionsV4": ["ip saddr != 10.93.0.0/16"]}))],
     );
     bench.network("else", &["10.93.0.0/16"], &[]);
-    for (network, port) in [("plain", "8081:80"), ("all", "8082:80"), ("some", "8083:80")] {
+    for (network, port) in [("plain", "8081:80"), ("every", "8082:80"), ("some", "8083:80")] {
         bench.attach(network, network, &["--publish", port]);
         serve(network, "0.0.0.0:80");
     }
@@ -315,7 +315,7 @@ fn rule_33_snat_masq_all_and_conditions_decide_who_comes_in_as_whom() {
     assert_eq!(call(None, "127.0.0.1:8081"), None, "without snat nobody can answer localhost");
     assert_eq!(call(Some("other"), "10.93.0.1:8082").as_deref(), Some("10.92.0.1"));
     assert_eq!(call(Some("other"), "10.93.0.1:8083"), None, "the condition keeps it out");
-    assert!(call(Some("all"), "10.92.0.1:8083").is_some());
+    assert!(call(Some("every"), "10.92.0.1:8083").is_some());
 }
 
 #[test]
