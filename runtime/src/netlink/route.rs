@@ -38,11 +38,12 @@ const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u32 = 0x02;
 /// Somebody else has the address.
 pub const IFA_F_DADFAILED: u32 = 0x08;
+/// It does not run out.
+pub const IFA_F_PERMANENT: u32 = 0x80;
 /// It is not known yet whether somebody else has the address.
 pub const IFA_F_TENTATIVE: u32 = 0x40;
 const RTMGRP_LINK: u32 = 0x1;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
-const IFA_F_PERMANENT: u8 = 0x80;
 const ADDRESS_HEADER_LEN: usize = 8;
 
 const RTA_DST: u16 = 1;
@@ -259,21 +260,6 @@ impl RouteSocket {
         let answers = self.0.dump(|| Message::new(RTM_GETADDR, REQUEST | DUMP, &[0; ADDRESS_HEADER_LEN]))?;
         let addresses = answers.iter().filter_map(|answer| parse_address(&answer.payload));
         Ok(addresses.filter(|address| address.index == index).collect())
-    }
-
-    /// The addresses of one interface that somebody gave to it for good, with global scope: not those that the kernel
-    /// made by itself or that run out.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn given_addresses(&mut self, index: u32) -> Result<Vec<Network>, Errno> {
-        let answers = self.0.dump(|| Message::new(RTM_GETADDR, REQUEST | DUMP, &[0; ADDRESS_HEADER_LEN]))?;
-        let permanent = answers
-            .iter()
-            .filter(|answer| answer.payload.get(2).is_some_and(|flags| flags & IFA_F_PERMANENT != 0));
-        let addresses = permanent.filter_map(|answer| parse_address(&answer.payload));
-        let global = addresses.filter(|address| address.index == index && address.scope == RT_SCOPE_UNIVERSE);
-        Ok(global.map(|address| address.network).collect())
     }
 
     /// Adds a route; one that is there already is fine.

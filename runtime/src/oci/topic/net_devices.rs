@@ -13,6 +13,7 @@ use rustix::process::Pid;
 
 use super::namespaces::Namespaces;
 use crate::netlink::link::LinkChange;
+use crate::netlink::route::IFA_F_PERMANENT;
 use crate::netlink::route::RouteSocket;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
@@ -21,6 +22,9 @@ use crate::oci::spec::linux::NetDevice;
 
 /// Bytes of an interface's name, less the NUL (IFNAMSIZ).
 const NAME_BYTES_MAX: usize = 15;
+
+/// RT_SCOPE_UNIVERSE
+const SCOPE_GLOBAL: u8 = 0;
 
 /// An interface: its name outside, and inside.
 pub type Move = (String, String);
@@ -89,14 +93,15 @@ fn move_one(
     new_name: &str,
 ) -> Result<(), Errno> {
     let link = outside.link(name)?.ok_or(Errno::NODEV)?;
-    // The kernel takes them away when the interface leaves.
-    let addresses = outside.given_addresses(link.index)?;
+    // The kernel takes them away when the interface leaves. Those that it made by itself, or that run out, are not given.
+    let mut addresses = outside.addresses(link.index)?;
+    addresses.retain(|address| address.scope == SCOPE_GLOBAL && address.flags & IFA_F_PERMANENT != 0);
     // One message: nobody sees it inside under its old name, which may be taken there.
     let change = LinkChange { namespace: Some(namespace), name: Some(new_name), ..LinkChange::default() };
     outside.change_link(link.index, &change)?;
     let link = inside.link(new_name)?.ok_or(Errno::NODEV)?;
-    for network in addresses {
-        inside.add_address(link.index, network, false)?;
+    for address in addresses {
+        inside.add_address(link.index, address.network, false)?;
     }
     inside.set_up(link.index)
 }
