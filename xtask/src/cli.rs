@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::conformance::{Part, Runtime, Suite};
+
 /// Builds, boots and tests Coracle, a container operating system.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, propagate_version = false)]
@@ -144,6 +146,19 @@ pub enum Verb {
     /// Example: cargo xtask test dhcp
     #[command(verbatim_doc_comment)]
     Test(TestArgs),
+    /// Run upstream suites in the machine, against our runtime and against reference runtimes
+    ///
+    /// When: you changed the runtime's behaviour, or want to know where it stands. Needs root
+    /// and Debian's package archive.
+    ///
+    /// Example: cargo xtask conformance oci --suite runc --files kill,delete
+    /// Example: cargo xtask conformance oci --against runc --part 1/3
+    #[command(verbatim_doc_comment)]
+    Conformance {
+        /// Of what
+        #[command(subcommand)]
+        which: ConformanceVerb,
+    },
     /// Change a configuration in its menu; what was changed is printed as fragment lines
     ///
     /// When: you look for a symbol, or want to try one. The lines go into a fragment by hand.
@@ -360,6 +375,42 @@ pub enum Benched {
     Build,
 }
 
+/// What there are upstream suites of.
+#[derive(Debug, Subcommand)]
+pub enum ConformanceVerb {
+    /// The OCI runtime: runc's bats suite and crun's Python suite
+    Oci(OciSuitesArgs),
+}
+
+/// Options of `conformance oci`.
+#[derive(Debug, Args)]
+pub struct OciSuitesArgs {
+    /// Only this suite; repeatable [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub suite: Vec<Suite>,
+    /// Run this reference as well instead of comparing with its recorded results; repeatable
+    #[arg(long, value_name = "RUNTIME")]
+    pub against: Vec<Runtime>,
+    /// Only share K of N of the suites' files
+    #[arg(long, value_name = "K/N", default_value = "1/1", value_parser = part)]
+    pub part: Part,
+    /// Only files whose names contain one of these words
+    #[arg(long, value_name = "WORD", value_delimiter = ',')]
+    pub files: Vec<String>,
+    /// Write what the references gave to xtask/conformance/, for runs without --against
+    #[arg(long, requires = "against")]
+    pub record: bool,
+}
+
+fn part(text: &str) -> Result<Part, String> {
+    let parsed =
+        text.split_once('/').and_then(|(number, count)| Some((number.parse().ok()?, count.parse().ok()?)));
+    match parsed {
+        Some((number, count)) if (1..=count).contains(&number) => Ok(Part { number, count }),
+        _ => Err("expected K/N, with K from 1 to N".to_owned()),
+    }
+}
+
 /// Options of `clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
@@ -389,6 +440,14 @@ mod tests {
         assert_eq!(ports("8080:80").unwrap(), (8080, 80));
         for wrong in ["80", "80:", "0:80", "80:70000", "a:b", "1:2:3"] {
             assert!(ports(wrong).unwrap_err().contains("HOST:GUEST"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_one_of_some() {
+        assert_eq!(part("2/3").unwrap(), Part { number: 2, count: 3 });
+        for wrong in ["0/3", "4/3", "1", "a/b", "1/0"] {
+            assert!(part(wrong).unwrap_err().contains("K/N"), "{wrong}");
         }
     }
 

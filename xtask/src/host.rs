@@ -27,11 +27,22 @@ pub enum Need {
     Test,
     /// Show a configuration's menu.
     Menu,
+    /// Make the root that upstream suites run in.
+    Suites,
 }
 
 /// All needs, for `doctor`.
-pub const ALL_NEEDS: [Need; 8] =
-    [Need::Kernel, Need::Userland, Need::Runtime, Need::Iso, Need::Vm, Need::Papers, Need::Test, Need::Menu];
+pub const ALL_NEEDS: [Need; 9] = [
+    Need::Kernel,
+    Need::Userland,
+    Need::Runtime,
+    Need::Iso,
+    Need::Vm,
+    Need::Papers,
+    Need::Test,
+    Need::Menu,
+    Need::Suites,
+];
 
 /// How to see whether a tool is there.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +80,7 @@ const fn file(
     Tool { name, probe: Probe::File(files), needs, apt, dnf, pacman, apk }
 }
 
-use Need::{Iso, Kernel, Menu, Papers, Runtime, Test, Userland, Vm};
+use Need::{Iso, Kernel, Menu, Papers, Runtime, Suites, Test, Userland, Vm};
 
 /// Packages in the order apt, dnf, pacman, apk.
 const TOOLS: &[Tool] = &[
@@ -125,6 +136,7 @@ const TOOLS: &[Tool] = &[
     program("mkfs.ext4", &[Test], ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"]),
     program("git", &[Papers, Test], ["git", "git", "git", "git"]),
     program("ssh-keygen", &[Papers], ["openssh-client", "openssh", "openssh", "openssh-keygen"]),
+    program("mmdebstrap", &[Suites], ["mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap"]),
     file(
         "ncurses' headers",
         &["/usr/include/ncurses.h", "/usr/include/ncursesw/ncurses.h"],

@@ -48,6 +48,10 @@ impl Layout {
     pub fn qemu(&self) -> PathBuf {
         self.root.join("qemu")
     }
+    /// Pins of the upstream suites, what references gave, and known failures.
+    pub fn conformance(&self) -> PathBuf {
+        self.root.join("xtask/conformance")
+    }
     /// The results: the one place that a user looks into.
     pub fn dist(&self) -> PathBuf {
         self.root.join("dist")

@@ -6,6 +6,7 @@ mod bench;
 mod boot_test;
 mod cli;
 mod cmd;
+mod conformance;
 mod context;
 mod host;
 mod kconfig;
@@ -58,6 +59,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Job::Sources(args) => cmd::sources::run(&build, &args)?,
         Job::Qemu(plan) => return cmd::qemu::run(&build, &plan),
         Job::Test(args) => return cmd::test::run(&build, &args),
+        Job::Conformance(plan) => return conformance::run(&build, &plan),
         Job::Menuconfig(which) => cmd::menuconfig::run(&build, which)?,
         Job::Size(plan) => cmd::size::run(&build, &plan)?,
         Job::Bench(args) => bench::run(&build, &args)?,

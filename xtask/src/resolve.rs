@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{
-    BenchArgs, CleanArgs, Configured, Global, SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
+    BenchArgs, CleanArgs, Configured, ConformanceVerb, Global, SourcesArgs, TestArgs, UpdateArgs, Verb,
+    VerifyArgs,
 };
 use crate::cmd::{qemu, size};
+use crate::conformance;
 use crate::context::{Build, FetchOptions, Mirror, Patience};
 use crate::host::{self, Host, Need};
 use crate::layout::Layout;
@@ -47,6 +49,8 @@ pub enum Job {
     Qemu(qemu::Plan),
     /// `test`
     Test(TestArgs),
+    /// `conformance oci`
+    Conformance(conformance::Plan),
     /// `menuconfig`
     Menuconfig(Configured),
     /// `size`
@@ -88,6 +92,9 @@ impl Job {
             Verb::Sources(args) => Self::Sources(args),
             Verb::Qemu(args) => Self::Qemu(qemu::Plan::resolve(layout, args)?),
             Verb::Test(args) => Self::Test(args),
+            Verb::Conformance { which: ConformanceVerb::Oci(args) } => {
+                Self::Conformance(conformance::Plan::resolve(args))
+            }
             Verb::Menuconfig { which } => Self::Menuconfig(which),
             Verb::Size(args) => Self::Size(size::Plan::resolve(layout, args)?),
             Verb::Bench(args) => Self::Bench(args),
@@ -97,7 +104,7 @@ impl Job {
 
     /// What it needs the machine for.
     pub fn needs(&self) -> &'static [Need] {
-        use Need::{Iso, Kernel, Menu, Papers, Runtime, Test, Userland, Vm};
+        use Need::{Iso, Kernel, Menu, Papers, Runtime, Suites, Test, Userland, Vm};
         match self {
             Self::Doctor => &host::ALL_NEEDS,
             Self::Fetch | Self::Clean(_) => &[],
@@ -111,6 +118,7 @@ impl Job {
             Self::Iso(_, None) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
             Self::Bench(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers],
             Self::Qemu(_) => &[Kernel, Userland, Runtime, Iso, Vm],
+            Self::Conformance(_) => &[Kernel, Userland, Runtime, Iso, Vm, Test, Suites],
             Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test],
         }
     }

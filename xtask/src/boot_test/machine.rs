@@ -54,7 +54,7 @@ impl Bench<'_> {
         for (index, disk) in machine.disks.iter().enumerate() {
             let file = self.room.join(format!("disk{index}.img"));
             self.make_disk(disk, &file).with_context(|| format!("{}: cannot make", file.display()))?;
-            disks.push(Disk { file, bus: disk.bus });
+            disks.push(Disk { file, bus: disk.bus, keep: true });
         }
         let profile = Profile {
             boot,

@@ -115,7 +115,8 @@ impl Plan {
         if let Some(share) = args.share.as_ref().filter(|share| !share.is_dir()) {
             bail!("--share {}: is not a folder that exists", share.display());
         }
-        let disks = args.disk.into_iter().map(|file| Disk { file, bus: DiskBus::Virtio }).collect();
+        let disks =
+            args.disk.into_iter().map(|file| Disk { file, bus: DiskBus::Virtio, keep: true }).collect();
         let profile = Profile {
             boot,
             memory: args.memory,

@@ -8,6 +8,8 @@ pub mod debian;
 mod http;
 pub mod machine;
 
+pub use debian::debian_archives;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 

@@ -82,6 +82,8 @@ pub struct Disk {
     pub file: PathBuf,
     /// How it is attached.
     pub bus: DiskBus,
+    /// Whether what the guest writes is kept.
+    pub keep: bool,
 }
 
 /// A network card on QEMU's user network.
@@ -188,7 +190,9 @@ impl Profile {
         }
         for (index, disk) in self.disks.iter().enumerate() {
             let format = image_format(&disk.file)?;
-            add(&["-drive", &format!("if=none,id=disk{index},format={format},file={}", escaped(&disk.file))]);
+            let keep = if disk.keep { "" } else { ",snapshot=on,cache=unsafe" };
+            let file = escaped(&disk.file);
+            add(&["-drive", &format!("if=none,id=disk{index},format={format},file={file}{keep}")]);
             add(&[
                 "-device",
                 &match disk.bus {

@@ -66,6 +66,10 @@ pub fn index(build: &Build, apt_get: &Path, package: &str, suites: &[String]) ->
 }
 
 /// The Debian archives that the machine is configured with.
+pub fn debian_archives(build: &Build) -> Result<BTreeSet<String>> {
+    archives(&build.host.require("apt-get")?)
+}
+
 fn archives(apt_get: &Path) -> Result<BTreeSet<String>> {
     let text = output(Command::new(apt_get).args([
         "indextargets",

@@ -1,0 +1,143 @@
+//! The machine that suites run in. In: the image under test, the disk with the suites. Out: lists of files, and what a file
+//! of a suite said. Must never: run anything but the program that the image holds as `ours`.
+//!
+//! The image boots as it ships; `qemu/shares/conformance/enter` then makes the disk the root of the shell's mount
+//! namespace, on the image's own cgroups, proc and devices.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::suites::Suite;
+use crate::artifact::Artifact;
+use crate::context::Build;
+use crate::vm::{Acceleration, Boot, Disk, DiskBus, Files, Profile, Vm};
+
+/// How long a case may take, and a file: software emulation on a busy machine is slow. bats ends a case itself; a file
+/// that goes on is stopped, and what it has not said yet has not run.
+const CASE_S: u32 = 180;
+const FILE_S: u32 = 600;
+/// What the guest needs besides to say so.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// A runtime that suites are run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Runtime {
+    /// The one in the image.
+    #[value(skip)]
+    Ours,
+    /// The reference runc, of the suite's version.
+    Runc,
+    /// crun, of the root's Debian release.
+    Crun,
+}
+
+impl Runtime {
+    /// Its name, as guest scripts and tables have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Runc => "runc",
+            Self::Crun => "crun",
+        }
+    }
+}
+
+/// A file of a suite, with how many cases it holds: what it costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestFile {
+    /// The suite.
+    pub suite: Suite,
+    /// The file's name.
+    pub name: String,
+    /// Cases in it.
+    pub cases: usize,
+}
+
+/// What a file said.
+#[derive(Debug)]
+pub struct Said {
+    /// `# case NAME` lines, then TAP.
+    pub text: String,
+    /// Exit status: 124 and 137 where it was stopped.
+    pub status: i32,
+}
+
+/// The running machine.
+#[derive(Debug)]
+pub struct Guest {
+    vm: Vm,
+}
+
+impl Guest {
+    /// Boots the image and enters the disk.
+    pub fn boot(build: &Build, files: &Files, disk: &Artifact, acceleration: Acceleration) -> Result<Self> {
+        let profile = Profile {
+            boot: Boot::Direct,
+            memory: 3072,
+            cpus: 2,
+            network: None,
+            disks: vec![Disk { file: disk.path.clone(), bus: DiskBus::Virtio, keep: false }],
+            share: Some(build.layout.qemu().join("shares/conformance")),
+            append: String::new(),
+        };
+        let log = build.layout.notes().join("conformance/serial.log");
+        let mut vm = Vm::boot(build, &profile, files, acceleration, &log)?;
+        vm.wait_ready()?;
+        vm.send("exec unshare -m sh /mnt/share/enter /dev/vda\n")?;
+        vm.expect("bash", GRACE).context("the disk with the suites could not be entered")?;
+        let mut guest = Self { vm };
+        let said =
+            guest.command("test -x /suites/ours/runc && cat /sys/fs/cgroup/cgroup.controllers", GRACE)?;
+        if said.status != 0 || !said.text.contains("pids") {
+            bail!("the disk with the suites could not be entered: {}", said.text.trim());
+        }
+        Ok(guest)
+    }
+
+    fn command(&mut self, command: &str, deadline: Duration) -> Result<Said> {
+        let output = self.vm.command(command, deadline)?;
+        let text = String::from_utf8_lossy(&output.bytes).replace('\r', "");
+        Ok(Said { text, status: output.status })
+    }
+
+    /// All files of `suite`, in the order of their names.
+    pub fn files(&mut self, suite: Suite) -> Result<Vec<TestFile>> {
+        let listing = match suite {
+            Suite::Runc => "cd /suites/runc/tests/integration && grep -c '^@test ' *.bats",
+            Suite::Crun => "cd /suites/crun/tests && grep -c '^def test_' test_*.py",
+        };
+        let said = self.command(listing, GRACE)?;
+        let parse = |line: &str| {
+            let (name, cases) = line.split_once(':')?;
+            Some(TestFile { suite, name: name.to_owned(), cases: cases.trim().parse().ok()? })
+        };
+        let files: Vec<TestFile> = said.text.lines().filter_map(parse).collect();
+        if files.is_empty() {
+            bail!("suite {}: the disk has no file of it: {}", suite.name(), said.text.trim());
+        }
+        Ok(files)
+    }
+
+    /// What `runtime` says of its version.
+    pub fn version(&mut self, runtime: Runtime) -> Result<String> {
+        let program = match runtime {
+            Runtime::Ours => "/suites/ours/runc",
+            Runtime::Runc => "/suites/runc/runc",
+            Runtime::Crun => "/usr/bin/crun",
+        };
+        let said = self.command(&format!("{program} --version"), GRACE)?;
+        Ok(said.text.trim().lines().next().unwrap_or_default().to_owned())
+    }
+
+    /// Runs a file with a runtime.
+    pub fn run(&mut self, file: &TestFile, runtime: Runtime) -> Result<Said> {
+        let command = format!(
+            "sh /run/conformance/run-file {} {} {} {CASE_S} {FILE_S}",
+            file.suite.name(),
+            runtime.name(),
+            file.name
+        );
+        self.command(&command, Duration::from_secs(FILE_S.into()) + GRACE)
+    }
+}

@@ -1,0 +1,171 @@
+//! `suites.toml` -> `Suites`. In: the file's text. Out: the pins of the upstream suites, and the root that they run in.
+//! Must never: let a pin through that has no hash, or a suite that has no source.
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Build;
+use crate::sources::{Origin, Place, Source};
+use crate::stage::fetch::{self, Tarball};
+
+/// An upstream suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Suite {
+    /// runc's own, in bats.
+    Runc,
+    /// crun's own, in Python.
+    Crun,
+}
+
+impl Suite {
+    /// Both.
+    pub const ALL: [Suite; 2] = [Suite::Runc, Suite::Crun];
+
+    /// Its name, as the command line and the data files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Crun => "crun",
+        }
+    }
+}
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suites {
+    /// What the suites run in.
+    pub root: Root,
+    runc: Vec<Pin>,
+    crun: Vec<Pin>,
+}
+
+/// A Debian release and what is installed of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// The release's name.
+    pub release: String,
+    /// Packages besides the essential ones.
+    pub packages: Vec<String>,
+}
+
+/// A Debian source package that holds a suite.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    version: String,
+    package: String,
+    suites: Vec<String>,
+    file: String,
+    sha256: String,
+    built_in: String,
+}
+
+/// A suite's source, had and checked.
+#[derive(Debug)]
+pub struct Found {
+    /// The upstream version.
+    pub version: String,
+    /// The Debian release whose packages its programs are built with.
+    pub built_in: String,
+    /// The source.
+    pub tarball: Tarball,
+    /// Why an earlier pin was passed over, if one was.
+    pub passed_over: Option<String>,
+}
+
+impl Suites {
+    /// Reads the file of this checkout.
+    pub fn load(build: &Build) -> Result<Self> {
+        let path = build.layout.conformance().join("suites.toml");
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("{}: cannot read", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{}: cannot be used", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let suites: Self = toml::from_str(text)?;
+        for suite in Suite::ALL {
+            let pins = suites.pins(suite);
+            if pins.is_empty() {
+                bail!("{}: has no source", suite.name());
+            }
+            let wrong =
+                |pin: &&Pin| pin.sha256.len() != 64 || pin.file.contains('/') || pin.suites.is_empty();
+            if let Some(pin) = pins.iter().find(wrong) {
+                bail!(
+                    "{} {}: needs a sha256 of 64 digits, a plain file name, and a Debian suite at least",
+                    suite.name(),
+                    pin.version
+                );
+            }
+        }
+        Ok(suites)
+    }
+
+    fn pins(&self, suite: Suite) -> &[Pin] {
+        match suite {
+            Suite::Runc => &self.runc,
+            Suite::Crun => &self.crun,
+        }
+    }
+
+    /// The first source of `suite` that can be had.
+    pub fn find(&self, build: &Build, suite: Suite) -> Result<Found> {
+        let mut failures = Vec::new();
+        for pin in self.pins(suite) {
+            match fetch::run(build, &pin.source()) {
+                Ok(tarball) => {
+                    return Ok(Found {
+                        version: pin.version.clone(),
+                        built_in: pin.built_in.clone(),
+                        tarball,
+                        passed_over: (!failures.is_empty()).then(|| failures.join("\n")),
+                    });
+                }
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        bail!("suite {}: none of its sources can be had:\n{}", suite.name(), failures.join("\n"))
+    }
+}
+
+impl Pin {
+    fn source(&self) -> Source {
+        Source {
+            name: self.package.clone(),
+            version: self.version.clone(),
+            // Nothing of it is in the image.
+            licence: String::new(),
+            origins: vec![Origin {
+                place: Place::Debian { package: self.package.clone(), suites: self.suites.clone() },
+                file: self.file.clone(),
+                sha256: self.sha256.clone(),
+                hash_from: "Debian's source index".to_owned(),
+            }],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REAL: &str = include_str!("../../conformance/suites.toml");
+
+    #[test]
+    fn the_real_file_resolves() {
+        let suites = Suites::parse(REAL).unwrap();
+        assert_eq!(suites.pins(Suite::Runc)[0].source().origins[0].file, "runc_1.3.6+ds1.orig.tar.xz");
+        assert!(suites.root.packages.iter().any(|package| package == "bats"));
+    }
+
+    #[test]
+    fn a_pin_without_a_whole_hash_is_refused() {
+        let message = Suites::parse(&REAL.replacen("4bfb700e", "4b", 1)).unwrap_err().to_string();
+        assert!(message.starts_with("crun 1.21"), "{message}");
+    }
+}
