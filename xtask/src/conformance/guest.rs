@@ -85,7 +85,7 @@ impl Guest {
         let mut vm = Vm::boot(build, &profile, files, acceleration, &log)?;
         vm.wait_ready()?;
         vm.send("exec unshare -m sh /mnt/share/enter /dev/vda\n")?;
-        vm.expect("bash", GRACE).context("the disk with the suites could not be entered")?;
+        vm.expect("entered the suites", GRACE).context("the disk with the suites could not be entered")?;
         let mut guest = Self { vm };
         let said =
             guest.command("test -x /suites/ours/runc && cat /sys/fs/cgroup/cgroup.controllers", GRACE)?;
