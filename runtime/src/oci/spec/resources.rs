@@ -208,7 +208,8 @@ pub struct ThrottleDevice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HugepageLimit {
-    /// Size of page, like `2MB`.
+    /// Size of page, like `2MB`. runc reads names in any case, and this one is found in the wild in lower case.
+    #[serde(alias = "pagesize")]
     pub page_size: String,
     /// Bytes.
     pub limit: u64,
