@@ -16,7 +16,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
+use clap::error::ContextKind;
+use clap::error::ErrorKind;
 
 use cli::Cli;
 use cli::Global;
@@ -28,6 +30,8 @@ use store::Store;
 
 /// The version of the specification that is followed.
 const SPEC_VERSION: &str = "1.3.0";
+/// runc's status for a command that it does not have.
+const UNKNOWN_COMMAND: u8 = 3;
 /// runc's status for an exec that failed.
 const EXEC_FAILED: u8 = 255;
 /// And for everything else.
@@ -35,17 +39,19 @@ const FAILED: u8 = 1;
 
 /// Runs `runc ARGS...` and returns its exit code.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
-    if matches!(argv.get(1).and_then(|word| word.to_str()), Some("--version" | "-v")) {
-        println!("runc version {} (coracle)\nspec: {SPEC_VERSION}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
     let exec = argv
         .iter()
         .skip(1)
         .find(|word| !word.as_encoded_bytes().starts_with(b"-"))
         .is_some_and(|word| word == "exec");
-    let cli = match Cli::try_parse_from(argv) {
+    let parsed = cli::command().try_get_matches_from(argv).and_then(|words| Cli::from_arg_matches(&words));
+    let cli = match parsed {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::InvalidSubcommand => {
+            let word = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
+            eprintln!("No help topic for '{}'", word.unwrap_or_default());
+            return ExitCode::from(UNKNOWN_COMMAND);
+        }
         Err(error) => {
             // Help goes to standard output and is no failure; clap's own status for a wrong word is not runc's.
             let _ = error.print();

@@ -16,6 +16,7 @@ pub mod update;
 
 use std::path::PathBuf;
 
+use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
@@ -26,7 +27,7 @@ use super::store::Container;
 use super::store::Status;
 use super::store::Store;
 
-/// Runs containers by the Open Container Initiative's runtime specification.
+/// Open Container Initiative runtime: runs containers by its specification.
 #[derive(Debug, Parser)]
 #[command(name = "runc", disable_version_flag = true, subcommand_required = true)]
 pub struct Cli {
@@ -107,6 +108,25 @@ pub enum Verb {
     Restore(checkpoint::Unread),
     /// Show what a container uses, and out-of-memory kills
     Events(events::Events),
+}
+
+/// The command line, whose help pages have the headings of runc's: callers look for them.
+pub fn command() -> clap::Command {
+    const REST: &str = "{about}\n\nUSAGE:\n   {usage}\n\n{all-args}";
+    // Callers read its lines by their order. The image's manifest names the commit; the program must not differ by it.
+    let version = env!("CARGO_PKG_VERSION");
+    let version =
+        format!("version {version} (coracle)\ncommit: coracle-{version}\nspec: {}", super::SPEC_VERSION);
+    let flag = clap::Arg::new("version").short('v').long("version").action(clap::ArgAction::Version);
+    Cli::command()
+        // clap keeps it as long as the program runs, and is asked once.
+        .version(&*version.leak())
+        .arg(flag.help("Print the version"))
+        .help_template(format!("NAME:\n   runc - {REST}"))
+        .mut_subcommands(|verb| {
+            let name = format!("NAME:\n   runc {} - {REST}", verb.get_name());
+            verb.help_template(name)
+        })
 }
 
 /// A container's name.

@@ -40,7 +40,11 @@ impl Ps {
                 let numbers: Vec<i32> = pids.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
                 serde_json::to_string(&numbers).map_err(|error| Error::new(error.to_string()))? + "\n"
             }
-            Format::Table if self.arguments.is_empty() => full_format(&pids),
+            Format::Table if self.arguments.is_empty() => match filtered(&["-ef".to_string()], &pids) {
+                Ok(text) if text.starts_with("UID ") => text,
+                // No ps here, or BusyBox's, which has no such format.
+                _ => full_format(&pids),
+            },
             Format::Table => filtered(&self.arguments, &pids)?,
         };
         std::io::stdout().write_all(text.as_bytes()).step("write", "standard output")

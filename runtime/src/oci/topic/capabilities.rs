@@ -4,8 +4,10 @@
 use rustix::thread::CapabilitySet;
 use rustix::thread::CapabilitySets;
 
+use crate::oci::report;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
+use crate::oci::report::errno_text;
 use crate::oci::spec::process::Capabilities;
 
 /// Names in the order of their numbers (linux/capability.h).
@@ -132,12 +134,13 @@ impl Sets {
         rustix::thread::set_capabilities(None, sets).step("set", "capabilities")?;
         rustix::thread::set_keep_capabilities(false).step("keep no more", "capabilities")?;
         rustix::thread::clear_ambient_capability_set().step("clear", "ambient capabilities")?;
-        for number in
-            (0..64_u32).filter(|number| self.ambient & self.permitted & self.inheritable & 1 << number != 0)
-        {
+        for number in (0..64_u32).filter(|number| self.ambient & 1 << number != 0) {
             let bit = CapabilitySet::from_bits_retain(1 << number);
-            rustix::thread::configure_capability_in_ambient_set(bit, true)
-                .step("raise ambient capability", number)?;
+            if let Err(errno) = rustix::thread::configure_capability_in_ambient_set(bit, true) {
+                let name = names().nth(number as usize).unwrap_or_default();
+                // As runc: the program runs with less than was asked for, which is safe.
+                report::warn(&format!("can't raise ambient capability {name}: {}", errno_text(errno)));
+            }
         }
         Ok(())
     }

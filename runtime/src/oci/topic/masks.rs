@@ -25,12 +25,21 @@ const RDONLY: u64 = 1;
 /// Each names the path.
 pub fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Error> {
     let mut null: Option<OwnedFd> = None;
+    let mut empty: Option<OwnedFd> = None;
     for path in paths {
         let Some(target) = open(root, path)? else { continue };
         let mount = if inside::is_folder(&target).step("look at", path)? {
-            let empty =
-                mounts::new_file_system("tmpfs", "tmpfs", &["nr_blocks=1".into(), "nr_inodes=1".into()]);
-            empty.and_then(|mount| read_only(mount, false))
+            if let Some(first) = &empty {
+                clone_fd(first)
+            } else {
+                // One for all folders: hundreds of containers with a dozen masks each would be thousands of them.
+                let options = ["nr_blocks=1".into(), "nr_inodes=1".into()];
+                let mount = mounts::new_file_system("tmpfs", "tmpfs", &options);
+                let mount = mount.and_then(|mount| read_only(mount, false)).step("mask", path)?;
+                mounts::attach(&mount, &target).step("mask", path)?;
+                empty = Some(mount);
+                continue;
+            }
         } else {
             if null.is_none() {
                 null = Some(devices::verified_null(root)?);

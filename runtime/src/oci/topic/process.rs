@@ -134,8 +134,9 @@ impl ProcessPlan {
         ProcessPlan { schedule: self.schedule.without_affinity(), ..self }
     }
 
-    /// Adds HOME from the container's /etc/passwd where the environment has none, as runc does.
+    /// Adds HOME from the container's /etc/passwd where the environment has none, or an empty one, as runc does.
     pub fn add_home(&mut self) {
+        self.env.retain(|variable| variable.as_bytes() != b"HOME=");
         if self.env.iter().any(|variable| name_of(variable) == b"HOME") {
             return;
         }

@@ -48,7 +48,9 @@ pub fn plan(sysctl: &BTreeMap<String, String>, namespaces: &Namespaces) -> Resul
             NamespaceKind::Ipc
         } else if path.starts_with("net/") {
             NamespaceKind::Network
-        } else if matches!(path.as_str(), "kernel/domainname" | "kernel/hostname") {
+        } else if path == "kernel/hostname" {
+            return Err(Error::spec(field, "is not allowed as it conflicts with the OCI hostname field"));
+        } else if path == "kernel/domainname" {
             NamespaceKind::Uts
         } else {
             return Err(Error::spec(field, "is not in a separate kernel namespace"));
