@@ -79,6 +79,14 @@ pub fn judge(ours: &Results, reference: &Results, known: &Known) -> Judgement {
     let mut lines = String::new();
     for (file, cases) in &ours.files {
         let mut any = false;
+        if !reference.files.contains_key(file) {
+            judgement.complaints.push(format!(
+                "{} {file}: there is no result of {} to compare with; record one with --against {} --record",
+                ours.suite.name(),
+                reference.runtime,
+                reference.runtime
+            ));
+        }
         for (case, verdict) in cases {
             let other = reference.verdict(file, case);
             let other_word = other.map_or("-", Verdict::word);
@@ -185,6 +193,14 @@ mod tests {
     fn a_listed_case_that_passes_is_a_complaint() {
         assert!(complaints(Verdict::Pass, Verdict::Pass, LISTED)[0].contains("take it off"));
         assert!(complaints(Verdict::Pass, Verdict::Pass, "").is_empty());
+    }
+
+    #[test]
+    fn a_file_that_the_reference_has_not_run_is_a_complaint() {
+        let mut reference = results("runc", &[]);
+        reference.files.clear();
+        let judged = judge(&results("ours", &[("x", Verdict::Pass)]), &reference, &Known::default());
+        assert!(judged.complaints[0].contains("no result of runc"), "{:?}", judged.complaints);
     }
 
     #[test]
