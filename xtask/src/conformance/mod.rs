@@ -197,13 +197,15 @@ fn report(
             plan.against.iter().filter_map(|&runtime| results.get(&(suite, runtime)).cloned()).collect();
         // A suite's own runtime is what ours is measured by.
         let own = references.iter().position(|reference| reference.runtime == suite.name());
-        let own = own.map(|index| Ok(references.remove(index))).unwrap_or_else(|| recorded(build, ours))?;
-        references.insert(0, own);
-        for (index, reference) in references.iter().enumerate() {
+        match own.map(|index| Ok(references.remove(index))).unwrap_or_else(|| recorded(build, ours)) {
+            Ok(own) => references.insert(0, own),
+            Err(error) => complaints.push(format!("suite {}: {error:#}", suite.name())),
+        }
+        for reference in &references {
             let judgement = judge::judge(ours, reference, known);
             println!("{}", judgement.table);
             // The others are for comparison.
-            if index == 0 {
+            if reference.runtime == suite.name() {
                 complaints.extend(judgement.complaints);
             }
         }
