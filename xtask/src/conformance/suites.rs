@@ -140,6 +140,7 @@ impl Pin {
             version: self.version.clone(),
             // Nothing of it is in the image.
             licence: String::new(),
+            licence_files: Vec::new(),
             origins: vec![Origin {
                 place: Place::Debian { package: self.package.clone(), suites: self.suites.clone() },
                 file: self.file.clone(),
