@@ -1,7 +1,7 @@
 //! Chained plugins against the real kernel: whose packets arrive where, and what is left behind.
 //!
 //! In: a machine with `ip`, `cni` and the plugins, root: the VM. Out: verdicts. Must never: run on a developer's machine
-//! by accident, so all are ignored; in the VM they run with `network_in_vm --ignored --test-threads=1`.
+//! by accident, so all are ignored; in the VM they run with `chains_in_vm --ignored --test-threads=1`.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
