@@ -52,8 +52,8 @@ impl LeaseFile {
         let _ = std::fs::remove_file(&self.path);
     }
 
-    /// Reads one: whose it is, with the namespace open again, the lease, and how old it is. `None` when it is broken, has
-    /// ended, or the namespace is gone.
+    /// Reads one: whose it is, with the namespace open again, the lease, and how old it is; perhaps it has ended. `None`
+    /// when it is broken, or the namespace is gone.
     pub fn read(path: PathBuf) -> Option<(LeaseFile, Attachment, Client, Lease, Duration)> {
         let value: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
         let text = |key: &str| value[key].as_str().map(str::to_string);
@@ -73,7 +73,7 @@ impl LeaseFile {
         let lease = Answer::parse(&bytes(&value["answer"])?)?.lease().ok()?;
         let age = now().saturating_sub(Duration::from_secs(value["since"].as_u64()?));
         let file = LeaseFile { path, netns: netns_path };
-        (age < lease.length).then_some((file, attachment, client, lease, age))
+        Some((file, attachment, client, lease, age))
     }
 }
 
