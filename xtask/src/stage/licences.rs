@@ -33,7 +33,7 @@ const MACHINE: [(&str, &[&str]); 5] = [
 pub fn run(build: &Build, runtime: &RuntimeProgram) -> Result<Licences> {
     let lock = build.layout.root().join("Cargo.lock");
     let mut inputs =
-        Inputs::new("licences", 1).artifact("crates", &runtime.crates).file("Cargo.lock", &lock)?;
+        Inputs::new("licences", 2).artifact("crates", &runtime.crates).file("Cargo.lock", &lock)?;
     for source in build.sources.all() {
         let wanted = format!("{} {} {}", source.pin(), source.licence, source.licence_files.join(" "));
         inputs = inputs.text(&source.name, &wanted);
