@@ -1,8 +1,10 @@
 //! The way of every plugin that gives a container an interface. What is its own, a `Driver` does.
 //!
-//!     ADD     make -> addresses from IPAM -> complete -> the container's side -> finish -> the result
-//!     CHECK   IPAM -> kind, MAC, addresses, routes -> the driver's own check
-//!     DEL     IPAM -> remove                                          GC, STATUS   IPAM -> the driver's own
+//! ```text
+//! ADD     make -> addresses from IPAM -> complete -> the container's side -> finish -> the result
+//! CHECK   IPAM -> kind, MAC, addresses, routes -> the driver's own check
+//! DEL     IPAM -> remove                                          GC, STATUS   IPAM -> the driver's own
+//! ```
 //!
 //! In: a plan and how to read its driver. Out: the answer. Must never: leave anything behind a failed ADD, or keep from
 //! releasing addresses because something else failed (contract rules 13 and 15).
