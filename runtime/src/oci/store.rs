@@ -233,7 +233,7 @@ impl Container {
 
     /// Its first process, if that is still the same one.
     pub fn process(&self) -> Option<Pid> {
-        let stat = process_stat(self.record.pid)?;
+        let stat = process_stat(self.record.pid).ok()?;
         let ended = matches!(stat.state, b'Z' | b'X');
         if ended || stat.start_time != self.record.start_time { None } else { Pid::from_raw(self.record.pid) }
     }
@@ -290,9 +290,14 @@ pub struct ProcessStat {
     pub start_time: u64,
 }
 
-/// Reads /proc/PID/stat; None when there is no such process.
-pub fn process_stat(pid: i32) -> Option<ProcessStat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+/// Reads /proc/PID/stat.
+///
+/// # Errors
+/// There is no such process, or it can't be looked at.
+pub fn process_stat(pid: i32) -> Result<ProcessStat, Error> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).step("read", &path)?;
+    parse_stat(&text).ok_or_else(|| Error::new(format!("{path}: it is not as proc_pid_stat(5) has it")))
 }
 
 /// The name, field 2, is in parentheses and may itself hold some, and spaces.

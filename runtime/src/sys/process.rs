@@ -115,6 +115,27 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
+/// Closes every fd from `first` on but `kept`
+/// ([close_range(2)](https://man7.org/linux/man-pages/man2/close_range.2.html)). Only for a process that never returns
+/// to where one of them is owned.
+///
+/// # Errors
+/// ENOSYS before Linux 5.9.
+pub fn close_from<const COUNT: usize>(first: u32, kept: [BorrowedFd<'_>; COUNT]) -> Result<(), Errno> {
+    let mut kept = kept.map(|fd| fd.as_raw_fd().unsigned_abs());
+    kept.sort_unstable();
+    let mut from = first;
+    for until in kept.into_iter().map(Some).chain([None]) {
+        let last = until.map_or(u32::MAX, |fd| fd.saturating_sub(1));
+        if from <= last {
+            // SAFETY: see above: no owner of these will ever use or close them.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) })?;
+        }
+        from = from.max(until.map_or(u32::MAX, |fd| fd + 1));
+    }
+    Ok(())
+}
+
 /// Runs `program` in place of this one; returns only to say why it could not.
 #[doc(alias = "execve")]
 pub fn exec(program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {

@@ -1,5 +1,5 @@
 //! Signals as a file: signalfd(2), and the calling thread's mask. In: nothing. Out: signal numbers.
-//! Must never: install a handler.
+//! Must never: install a handler that does more than end the process.
 #![allow(unsafe_code)] // rustix has neither
 
 use std::os::fd::FromRawFd;
@@ -44,6 +44,25 @@ pub fn reset() {
         libc::sigemptyset(set.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
     }
+}
+
+/// Lets `signals` end this process, with the exit status that a shell gives for them, also where it is the first of a
+/// pid namespace, which no signal ends that it does not handle (pid_namespaces(7)). exec takes it back.
+///
+/// # Errors
+/// EINVAL for a number that is no signal's, or KILL's, or STOP's.
+pub fn let_end(signals: &[i32]) -> Result<(), Errno> {
+    extern "C" fn end(signal: libc::c_int) {
+        super::process::exit_now(128 + signal)
+    }
+    let handler: extern "C" fn(libc::c_int) = end;
+    for signal in signals {
+        // SAFETY: the handler has the type that signal(2) asks for and calls _exit(2) only, which any handler may.
+        if unsafe { libc::signal(*signal, handler as libc::sighandler_t) } == libc::SIG_ERR {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
 }
 
 /// The next signal's number from the fd of `take_all`, if there is one.

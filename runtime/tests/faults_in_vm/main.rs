@@ -139,10 +139,14 @@ fn try_all(
         if !deleted.status.success() || !deleted.stderr.is_empty() {
             here.push(format!("delete --force: {}", text(&deleted)));
         }
-        here.extend(world::left_since(&before).into_iter().map(|trace| format!("left: {trace}")));
+        let left = world::left_since(&before);
+        let clean = left.is_empty();
+        here.extend(left.into_iter().map(|trace| format!("left: {trace}")));
         wrong.extend(here.into_iter().map(|what| format!("{injection:?}, call {:?}: {what}", outcome.hit)));
         // What is left once is left at all that follows.
-        assert!(wrong.len() < 40, "{} calls\n{}", calls, wrong.join("\n"));
+        if !clean || wrong.len() >= 40 {
+            break;
+        }
     }
     println!("{calls} calls, {hits} tried");
     assert!(hits > 0, "{calls} calls, none tried");

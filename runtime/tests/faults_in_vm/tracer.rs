@@ -57,11 +57,9 @@ pub struct Outcome {
     pub hit: Option<u64>,
 }
 
-/// A call that does not return, or whose failure the kernel can't bring about.
-const NEVER_FAIL: [i64; 4] =
-    [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_restart_syscall];
-/// An event that ptrace(2) has and nix does not: a stop that is neither a signal's nor a call's.
-const EVENT_STOP: i32 = 128;
+/// A call that does not return, or whose failure the kernel can't bring about: brk(2) gives an address whatever happens.
+const NEVER_FAIL: [i64; 5] =
+    [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_restart_syscall, libc::SYS_brk];
 const SYSCALL_ENTRY: u8 = 1;
 const SYSCALL_EXIT: u8 = 2;
 const SHELL: &str = "kill -STOP $$; exec \"$@\"";
@@ -110,7 +108,7 @@ struct Tracer {
     main: Pid,
     injection: Option<Injection>,
     traced: BTreeSet<Pid>,
-    /// Whether the shell has become the command.
+    /// Whether the shell has become the command, and that has come to its `main`.
     started: bool,
     /// The process whose present call is to fail, and how.
     failing: Option<(Pid, Errno)>,
@@ -152,7 +150,8 @@ impl Tracer {
 
     fn executed(&mut self, pid: Pid) {
         if pid == self.main {
-            self.started = true;
+            // It may be the command's sealed copy, which begins anew.
+            self.started = false;
             go_on(pid, None);
         } else {
             self.traced.remove(&pid);
@@ -163,7 +162,8 @@ impl Tracer {
     fn call(&mut self, pid: Pid) {
         let Ok(info) = ptrace::syscall_info(pid) else { return };
         match info.op {
-            SYSCALL_ENTRY if self.started => self.enter(pid),
+            SYSCALL_ENTRY if pid != self.main || self.started => self.enter(pid),
+            SYSCALL_ENTRY => self.started = begins_main(pid),
             SYSCALL_EXIT => self.leave(pid),
             _ => {}
         }
@@ -211,19 +211,21 @@ impl Tracer {
             if ptrace::interrupt(pid).is_err() {
                 continue;
             }
-            loop {
-                match waitpid(pid, Some(WaitPidFlag::__WALL)) {
-                    Ok(WaitStatus::PtraceEvent(_, _, EVENT_STOP)) => {
-                        break gone_is_fine(ptrace::detach(pid, None));
-                    }
-                    Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_) => break,
-                    // A signal that was on its way is handed on; any other stop is passed over.
-                    Ok(WaitStatus::Stopped(_, signal)) => gone_is_fine(ptrace::cont(pid, signal)),
-                    Ok(_) => gone_is_fine(ptrace::cont(pid, None)),
-                }
+            // Whichever stop comes first will do; a signal that was on its way is handed on.
+            match waitpid(pid, Some(WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_) => {}
+                Ok(WaitStatus::Stopped(_, signal)) => gone_is_fine(ptrace::detach(pid, signal)),
+                Ok(_) => gone_is_fine(ptrace::detach(pid, None)),
             }
         }
     }
+}
+
+/// Whether this call is the last one of the standard library before `main`: it sets the stack for the handler of stack
+/// overflows. What comes before belongs to no program, and no program can report its failure.
+fn begins_main(pid: Pid) -> bool {
+    ptrace::getregs(pid)
+        .is_ok_and(|registers| registers.orig_rax == libc::SYS_sigaltstack as u64 && registers.rdi != 0)
 }
 
 fn go_on(pid: Pid, signal: Option<Signal>) {

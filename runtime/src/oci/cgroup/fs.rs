@@ -24,12 +24,15 @@ use super::dir::write_at;
 use super::events;
 use super::events::KeyedFile;
 use super::events::Watch;
+use super::facts;
+use super::facts::Facts;
 use super::limits;
 use super::limits::Absent;
 use super::limits::InForce;
 use super::limits::Setting;
 use super::stats::Stats;
 use crate::oci::report::Error;
+use crate::oci::report::Fails;
 use crate::oci::spec::resources::Resources;
 use crate::sys;
 
@@ -74,6 +77,18 @@ impl Cgroup {
         below.extend(components);
         let dir = open_dir(rustix::fs::CWD, &below).map_err(|errno| failed("open", &below, errno))?;
         Ok(Cgroup { path: below, dir })
+    }
+
+    /// The cgroup that `pid` is in.
+    ///
+    /// # Errors
+    /// The process is gone; its cgroup can't be opened.
+    pub fn of_process(pid: Pid) -> Result<Cgroup, Error> {
+        let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(&file).step("read", &file)?;
+        let own = facts::own_path(&text).unwrap_or("/").trim_start_matches('/');
+        let path = Facts::probe()?.mount.join(own);
+        Cgroup::open(&path)?.ok_or_else(|| Error::new(format!("cgroup {} is gone", path.display())))
     }
 
     /// Its absolute path.

@@ -22,6 +22,7 @@ use crate::oci::store::Store;
 use crate::oci::topic::hooks;
 use crate::sys;
 
+use super::activation;
 use super::delete;
 
 /// What `create` and `run` have in common.
@@ -88,8 +89,9 @@ impl Common {
         }
         let bundle = std::fs::canonicalize(&self.bundle).step("open the bundle", self.bundle.display())?;
         let spec: Spec = spec::load(&bundle.join("config.json"))?;
-        let plan = Plan::resolve(&spec, &self.id, &bundle, &Facts::probe()?)
+        let mut plan = Plan::resolve(&spec, &self.id, &bundle, &Facts::probe()?)
             .map_err(|error| Error::new(format!("config.json: {error}")))?;
+        plan.process.hand_on_sockets(activation::sockets());
         Ok((plan, spec))
     }
 
@@ -103,7 +105,7 @@ impl Common {
             pid_file: absolute(&self.pid_file)?,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-            preserve_fds: self.preserve_fds,
+            preserve_fds: activation::sockets() + self.preserve_fds,
             starts_at_once,
         })
     }

@@ -98,11 +98,12 @@ pub fn destroy(container: &Container) -> Result<(), Error> {
         None => Ok(()),
     };
     let state = container.hook_state(Status::Stopped);
-    let folder = remove_folder(&container.folder);
+    // The record stays as long as something is left that only it names: `delete` can be tried again.
+    let gone = removed.and(ungrouped).and_then(|()| remove_folder(&container.folder));
     if let Some(hooks) = &container.record.spec.hooks {
         hooks::poststop(&hooks.poststop, &state, &container.record.bundle);
     }
-    removed.and(ungrouped).and(folder)
+    gone
 }
 
 /// Removes what is left of a container of which there is no record: its runtime was killed while it made or deleted it.

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::activation;
 use super::create::check_terminal;
 use crate::oci::cgroup::Cgroup;
 use crate::oci::launch::exec;
@@ -97,14 +98,20 @@ impl Exec {
             }
             _ => {}
         }
+        // Before a file is read that can be read only once, from a pipe.
+        if self.process.is_some() {
+            seal::ensure()?;
+        }
         let wanted = self.wanted(&container)?;
         let mut plan = process::plan(&wanted)?;
+        plan.hand_on_sockets(activation::sockets());
         check_terminal(plan.terminal, self.detach, self.console_socket.as_deref())?;
         let cgroup = self.cgroup(&container)?;
         seal::ensure()?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };
+        let preserve_fds = activation::sockets() + self.preserve_fds;
         let started =
-            exec::start(&container, &mut plan, &cgroup, self.console_socket.as_deref(), self.preserve_fds)?;
+            exec::start(&container, &mut plan, &cgroup, self.console_socket.as_deref(), preserve_fds)?;
         let Started { pid, pidfd, master, undo } = started;
         if let Some(path) = &self.pidfd_socket {
             use std::os::fd::AsFd;
@@ -154,6 +161,10 @@ impl Exec {
                 let sets = process.capabilities.get_or_insert_with(Capabilities::default);
                 for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
                     set.push(name.clone());
+                }
+                // What is not inheritable can't be ambient; to make it so, nobody has asked.
+                if !sets.inheritable.is_empty() {
+                    sets.ambient.push(name.clone());
                 }
             } else {
                 return Err(Error::new(format!(

@@ -104,18 +104,22 @@ impl Kill {
             }
             return Ok(());
         }
-        let pid = container.process().ok_or_else(|| Error::new("container not running"))?;
-        sys::signal::send(pid, signal).step("send the signal to process", pid.as_raw_nonzero())?;
-        // Without a pid namespace of its own, its other processes would go on.
+        // Without a pid namespace of its own, its other processes would go on, or do so already.
         let own_pids = container.record.spec.linux.as_ref().is_some_and(|linux| {
             linux
                 .namespaces
                 .iter()
                 .any(|namespace| namespace.kind == crate::oci::spec::linux::NamespaceKind::Pid)
         });
-        match cgroup {
-            Some(cgroup) if signal == libc::SIGKILL && !own_pids => cgroup.kill_all(),
-            _ => Ok(()),
+        let others = cgroup.filter(|_| signal == libc::SIGKILL && !own_pids);
+        match container.process() {
+            Some(pid) => sys::signal::send(pid, signal)
+                .step("send the signal to process", pid.as_raw_nonzero())
+                .and_then(|()| others.map_or(Ok(()), |cgroup| cgroup.kill_all())),
+            None => match others {
+                Some(cgroup) if !cgroup.all_procs()?.is_empty() => cgroup.kill_all(),
+                _ => Err(Error::new("container not running")),
+            },
         }
     }
 }

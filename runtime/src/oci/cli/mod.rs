@@ -2,6 +2,7 @@
 //!
 //! In: arguments. Out: what the verb is to do, checked. Must never: do a topic's work itself.
 
+pub mod activation;
 pub mod checkpoint;
 pub mod create;
 pub mod delete;

@@ -69,7 +69,7 @@ fn row(pid: i32) -> Option<[String; 5]> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|line| line.split_whitespace().next()).unwrap_or("?").to_string()
     };
-    let terminal = store::process_stat(pid).and_then(|stat| terminal_name(stat.terminal));
+    let terminal = store::process_stat(pid).ok().and_then(|stat| terminal_name(stat.terminal));
     let command = read("cmdline")?;
     let words: Vec<_> = command
         .split(|&byte| byte == 0)

@@ -4,11 +4,12 @@
 //! | child says | parent does | parent answers |
 //! | --- | --- | --- |
 //! | `Ushered` (with an fd) | takes the process that this one made for its own: `usher` | `GoOn`, to that one |
-//! | `Born` | id maps, limits | `GoOn` |
+//! | `Born` | id maps, limits; opens sources of bind mounts: `topic::sources` | these, `GoOn` |
 //! | `NamespacesReady` | notes the container down, runs prestart and createRuntime hooks | `GoOn` |
 //! | `Terminal` (with an fd) | keeps it for its own terminal | |
 //! | `Listener` (with an fd's number) | hands that fd on: `listener` | `GoOn` |
-//! | `Ready` | returns: the container is created | |
+//! | `Ready` | returns: the container is created; or, where the program starts at once, listens for a last `Failed` until
+//! exec closes the socket | |
 //! | `Failed` (with a sentence) | undoes everything and reports it | |
 
 use std::io::Read;
@@ -82,6 +83,13 @@ impl Channel {
         self.0.write_all(&bytes).step("talk to", "the runtime")
     }
 
+    /// The child's side: says no more. Nobody listens to a container that waits for `start`: what fails then is for its
+    /// standard error.
+    pub fn close(&mut self) {
+        // What is closed already is fine; a word on it fails from now on.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Under a filter that may let every call wait for a listener which has no fd yet, write(2) excepted: so nothing but
     /// that is called, and no memory is asked for.
     fn say_listener(&self, fd: i32) -> Result<(), Error> {
@@ -136,6 +144,20 @@ impl Channel {
         }))
     }
 
+    /// The parent's side, after `Ready`: waits until the program runs, which closes the child's end.
+    ///
+    /// # Errors
+    /// What the child says failed.
+    pub fn hear_exec(&mut self) -> Result<(), Error> {
+        match self.hear() {
+            Ok(Some(Message::Failed(text))) => {
+                Err(Error::new(format!("unable to start container process: {text}")))
+            }
+            // It was killed, perhaps, with something half said: its status tells.
+            _ => Ok(()),
+        }
+    }
+
     /// The parent's side: lets the child go on.
     ///
     /// # Errors
@@ -168,6 +190,28 @@ mod tests {
         parent.go_on().unwrap();
         child.wait().unwrap();
         drop(child);
+        assert_eq!(parent.hear().unwrap(), None);
+    }
+
+    #[test]
+    fn after_ready_comes_a_failure_or_the_end() {
+        for failure in [None, Some("exec /bin/x: exec format error")] {
+            let (mut child, mut parent) = Channel::pair().unwrap();
+            if let Some(text) = failure {
+                child.say(&Message::Failed(text.into())).unwrap();
+            }
+            drop(child);
+            let heard = parent.hear_exec().map_err(|error| error.to_string());
+            let expected = failure.map(|text| format!("unable to start container process: {text}"));
+            assert_eq!(heard.err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_closed_end_says_no_more() {
+        let (mut child, mut parent) = Channel::pair().unwrap();
+        child.close();
+        assert!(child.say(&Message::Failed("lost".into())).is_err());
         assert_eq!(parent.hear().unwrap(), None);
     }
 

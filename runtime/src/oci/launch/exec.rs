@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 
@@ -80,7 +81,15 @@ pub fn start(
     }
     let inside = shared & !libc::CLONE_NEWPID;
     process.schedule.enter_initial()?;
-    let side = sys::process::clone3(0, Some(cgroup.dir_fd().as_fd())).step("start", "the process")?;
+    let side = match sys::process::clone3(0, Some(cgroup.dir_fd().as_fd())) {
+        // The container has made cgroups below its own and moved into one: then processes may be only there.
+        Err(Errno::BUSY) => {
+            let own = Cgroup::of_process(init)?;
+            sys::process::clone3(0, Some(own.dir_fd().as_fd()))
+        }
+        done => done,
+    };
+    let side = side.step("start", "the process")?;
     let (pid, pidfd) = match side {
         Side::Child => {
             drop((channel, listener));
@@ -106,7 +115,10 @@ pub fn start(
                 channel.go_on()?;
             }
             Some(Message::Terminal) => master = Some(console::receive_fd(&channel.0)?),
-            Some(Message::Ready) => return Ok(Started { pid, pidfd, master, undo }),
+            Some(Message::Ready) => {
+                channel.hear_exec().map_err(|error| Error::new(format!("exec failed: {error}")))?;
+                return Ok(Started { pid, pidfd, master, undo });
+            }
             Some(Message::Failed(text)) => {
                 return Err(Error::new(format!("exec failed: unable to start container process: {text}")));
             }
@@ -141,6 +153,7 @@ fn shared_namespaces(pid: i32) -> Result<i32, Error> {
         ("uts", libc::CLONE_NEWUTS),
         ("ipc", libc::CLONE_NEWIPC),
         ("cgroup", libc::CLONE_NEWCGROUP),
+        ("time", libc::CLONE_NEWTIME),
     ];
     let mut flags = 0;
     for (name, flag) in kinds {

@@ -35,8 +35,12 @@ use crate::oci::topic::mounts::CgroupView;
 use crate::oci::topic::namespaces;
 use crate::oci::topic::process::ProcessPlan;
 use crate::oci::topic::rootfs;
+use crate::oci::topic::sources;
 use crate::oci::topic::sysctl;
 use crate::sys;
+
+/// Signals that end a container which waits for `start`. As the first process of a pid namespace it would not get them.
+const ENDING_WHILE_IT_WAITS: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
 /// What the parent opened for the child.
 #[derive(Debug)]
@@ -79,7 +83,7 @@ pub fn fail(channel: &mut Channel, error: &Error) -> ! {
 fn steps(
     plan: &mut Plan,
     container: &Container,
-    inherited: Inherited,
+    mut inherited: Inherited,
     channel: &mut Channel,
 ) -> Result<std::convert::Infallible, Error> {
     // Until the container is created it must not outlive the runtime.
@@ -93,6 +97,8 @@ fn steps(
     }
     rustix::process::setsid().step("start", "a session")?;
     channel.say(&Message::Born)?;
+    let sources = sources::receive(&plan.mounts, &plan.namespaces, channel, plan.propagation)?;
+    inherited.mounts.extend(sources);
     channel.wait()?;
     become_root(plan)?;
     own_namespaces(plan)?;
@@ -134,9 +140,16 @@ fn steps(
     let Inherited { fifo, preserved_fds, .. } = inherited;
     drop(root);
     plan.process.add_home();
+    if let Some(fifo) = &fifo {
+        // It may wait for long. What the caller has leaked, the end of a pipe perhaps, must not stay open all that time.
+        let kept = [channel.0.as_fd(), fifo.as_fd()];
+        sys::process::close_from(3 + preserved_fds, kept).step("close", "file descriptors")?;
+        sys::signal::let_end(&ENDING_WHILE_IT_WAITS).step("prepare for", "signals")?;
+    }
     finish::finish(&plan.conditions, &plan.process, may_set_groups, preserved_fds, channel, |channel| {
         channel.say(&Message::Ready)?;
         if let Some(fifo) = &fifo {
+            channel.close();
             wait_for_start(fifo)?;
         }
         let state = container.hook_state(Status::Created);

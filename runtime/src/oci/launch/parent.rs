@@ -41,6 +41,7 @@ use crate::oci::topic::labels;
 use crate::oci::topic::namespaces;
 use crate::oci::topic::net_devices;
 use crate::oci::topic::rlimits;
+use crate::oci::topic::sources;
 use crate::oci::undo::Undo;
 use crate::sys;
 use crate::sys::process::Side;
@@ -101,6 +102,8 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
             )));
         }
     }
+    // What the caller has leaked is nothing for hooks either.
+    sys::process::close_on_exec_from(3 + options.preserve_fds).step("close", "file descriptors")?;
     let console_socket = options.console_socket.as_deref().map(console::connect).transpose()?;
     let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect).transpose()?;
     let mut undo = Undo::default();
@@ -164,6 +167,9 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     }
     let child = Child { pid, pidfd: &pidfd, listener };
     let master = serve(plan, &mut container, child, &mut channel, &state_at_hooks)?;
+    if options.starts_at_once {
+        channel.hear_exec()?;
+    }
     if let Some(socket) = pidfd_socket {
         send_pidfd(&socket, &pidfd)?;
     }
@@ -201,8 +207,9 @@ fn serve(
                     write_proc(pid, "oom_score_adj", &value.to_string())?;
                 }
                 container.record.pid = pid.as_raw_nonzero().get();
-                let stat = store::process_stat(container.record.pid);
-                container.record.start_time = stat.map_or(0, |stat| stat.start_time);
+                // Without it the container could not be told from whatever has its pid later.
+                container.record.start_time = store::process_stat(container.record.pid)?.start_time;
+                sources::hand_over(&plan.mounts, &plan.namespaces, pid, channel)?;
             }
             Some(Message::NamespacesReady) => {
                 net_devices::apply(&plan.net_devices, pid)?;

@@ -18,18 +18,12 @@ use rustix::io::Errno;
 /// Deeper trees than this are no root's; a limit so that a hostile one does not use up the stack.
 const DEPTH_MAX: usize = 256;
 
-/// Copies what is in the folder `from` into the folder `to`; `own_mode` gives `to` the mode of `from` too.
+/// Copies what is in the folder `from` into the folder `to`.
 ///
 /// # Errors
 /// ELOOP for a tree that is too deep; those of the calls that read and write.
-pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, own_mode: bool) -> Result<(), Errno> {
-    let (from, to) = (open_folder(from, c".")?, open_folder(to, c".")?);
-    copy_folder(&from, &to, 0)?;
-    let stat = rustix::fs::fstat(&from)?;
-    if own_mode {
-        rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    }
-    Ok(())
+pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    copy_folder(&open_folder(from, c".")?, &open_folder(to, c".")?, 0)
 }
 
 fn open_folder(at: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
@@ -100,13 +94,12 @@ mod tests {
         std::fs::create_dir(&to).unwrap();
         std::fs::write(from.join("a/b/file"), "text").unwrap();
         std::fs::set_permissions(from.join("a/b/file"), std::fs::Permissions::from_mode(0o4750)).unwrap();
-        std::fs::set_permissions(&from, std::fs::Permissions::from_mode(0o1777)).unwrap();
         symlink("/etc/passwd", from.join("link")).unwrap();
         let open = |path| rustix::fs::open(path, OFlags::PATH, Mode::empty()).unwrap();
-        copy(open(&from).as_fd(), open(&to).as_fd(), true).unwrap();
+        copy(open(&from).as_fd(), open(&to).as_fd()).unwrap();
         assert_eq!(std::fs::read_to_string(to.join("a/b/file")).unwrap(), "text");
         let mode = |path| std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
-        assert_eq!((mode(to.join("a/b/file")), mode(to.clone())), (0o4750, 0o1777));
+        assert_eq!(mode(to.join("a/b/file")), 0o4750);
         assert_eq!(std::fs::read_link(to.join("link")).unwrap(), std::path::Path::new("/etc/passwd"));
         std::fs::remove_dir_all(base).unwrap();
     }

@@ -21,4 +21,5 @@ pub mod process;
 pub mod rlimits;
 pub mod rootfs;
 pub mod schedule;
+pub mod sources;
 pub mod sysctl;

@@ -225,15 +225,19 @@ impl MountPlan {
                 &made
             }
         };
+        let covered = self.covered_mode(root);
         let target = self.target(root, detached).step("make the mount point of", &self.name)?;
         if self.copies_up {
-            copy_up::copy(target.as_fd(), detached.as_fd(), !self.has_mode())
+            copy_up::copy(target.as_fd(), detached.as_fd())
                 .step("tmpcopyup: copy what is at the mount point of", &self.name)?;
         }
         for (attributes, recursive) in [(&self.attributes, false), (&self.recursive, true)] {
             if attributes.set | attributes.clear != 0 {
                 set_attributes(detached.as_fd(), attributes, recursive).step("mount", &self.name)?;
             }
+        }
+        if let Some(mode) = covered {
+            inside::set_mode(detached, mode).step("set the mode of", &self.name)?;
         }
         attach(detached, &target).step("mount", &self.name)?;
         // Flags are attached to the mount's own root.
@@ -260,6 +264,17 @@ impl MountPlan {
     /// How messages name it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A tmpfs that does not say its mode has that of the folder which it covers; a new mount point has none to give.
+    fn covered_mode(&self, root: BorrowedFd<'_>) -> Option<Mode> {
+        let is_tmpfs = matches!(&self.kind, Kind::FileSystem { name, .. } if name == "tmpfs");
+        if !is_tmpfs || self.has_mode() {
+            return None;
+        }
+        let covered = inside::open(root, &self.destination, OFlags::PATH).ok()?;
+        let stat = rustix::fs::fstat(&covered).ok()?;
+        Some(Mode::from_raw_mode(stat.st_mode & 0o7777))
     }
 
     fn has_mode(&self) -> bool {

@@ -150,6 +150,16 @@ impl ProcessPlan {
         self.env.extend(CString::new([b"HOME=", home.as_slice()].concat()).ok());
     }
 
+    /// Tells the program of sockets that it begins with, behind its standard streams (sd_listen_fds(3)). As in runc its
+    /// pid is said to be 1, as it is in a pid namespace of its own.
+    pub fn hand_on_sockets(&mut self, count: u32) {
+        if count > 0 {
+            self.env.retain(|variable| !matches!(name_of(variable), b"LISTEN_FDS" | b"LISTEN_PID"));
+            self.env.extend(CString::new(format!("LISTEN_FDS={count}")).ok());
+            self.env.push(c"LISTEN_PID=1".into());
+        }
+    }
+
     /// Becomes the container's user with its capabilities, in the container's root.
     ///
     /// # Errors
