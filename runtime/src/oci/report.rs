@@ -4,6 +4,8 @@
 //! Must never: log what is also returned.
 
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
 /// Where log lines go: set once, from the command line.
@@ -25,7 +27,13 @@ pub fn set_log(log: Log) {
     let _ = LOG.set(log);
 }
 
-/// A line for those who look for causes.
+/// The log's file, where it is one.
+pub fn log_fd() -> Option<BorrowedFd<'static>> {
+    LOG.get()?.file.as_ref().map(AsFd::as_fd)
+}
+
+/// A line for those who look for causes. Where runc has one for the same moment it is in runc's words: scripts look for
+/// them.
 pub fn debug(message: &str) {
     if LOG.get().is_some_and(|log| log.debug) {
         write_line("debug", message);

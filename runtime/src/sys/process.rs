@@ -121,8 +121,8 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
 ///
 /// # Errors
 /// ENOSYS before Linux 5.9.
-pub fn close_from<const COUNT: usize>(first: u32, kept: [BorrowedFd<'_>; COUNT]) -> Result<(), Errno> {
-    let mut kept = kept.map(|fd| fd.as_raw_fd().unsigned_abs());
+pub fn close_from<'a>(first: u32, kept: impl IntoIterator<Item = BorrowedFd<'a>>) -> Result<(), Errno> {
+    let mut kept: Vec<u32> = kept.into_iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
     kept.sort_unstable();
     let mut from = first;
     for until in kept.into_iter().map(Some).chain([None]) {

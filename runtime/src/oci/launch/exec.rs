@@ -81,6 +81,7 @@ pub fn start(
     }
     let inside = shared & !libc::CLONE_NEWPID;
     process.schedule.enter_initial()?;
+    process.schedule.report();
     let side = match sys::process::clone3(0, Some(cgroup.dir_fd().as_fd())) {
         // The container has made cgroups below its own and moved into one: then processes may be only there.
         Err(Errno::BUSY) => {

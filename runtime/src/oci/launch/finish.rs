@@ -4,6 +4,7 @@
 
 use super::channel::Channel;
 use super::channel::Message;
+use crate::oci::report;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::topic::conditions::Conditions;
@@ -35,8 +36,10 @@ pub fn finish(
         rlimits::settle(&process.rlimits)?;
         confine(conditions, channel)?;
     }
+    // The runtime may have a way to it where the user has none, or else the user where the runtime has none; as in runc.
+    let entered = process.enter_cwd();
     process.change_user(may_set_groups)?;
-    process.enter_cwd()?;
+    entered.or_else(|_| process.enter_cwd())?;
     let program = process.program()?;
     // Everything of the runtime, and whatever its caller had leaked, ends with exec (CVE-2024-21626).
     let kept = FIRST_FD + preserved_fds;
@@ -50,6 +53,7 @@ pub fn finish(
         rlimits::settle(&process.rlimits)?;
         confine(conditions, channel)?;
     }
+    report::debug("init: closing the pipe to signal completion");
     ready(channel)?;
     let errno = sys::process::exec(&program, &process.args, &process.env);
     Err(errno).step("exec", program.to_string_lossy())

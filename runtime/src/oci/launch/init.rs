@@ -22,6 +22,7 @@ use super::finish;
 use super::parent;
 use super::usher;
 use crate::oci::plan::Plan;
+use crate::oci::report;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::spec::linux::NamespaceKind;
@@ -89,6 +90,7 @@ fn steps(
     // Until the container is created it must not outlive the runtime.
     sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
     sys::signal::reset();
+    report::debug("child process in init()");
     if plan.namespaces.joined(NamespaceKind::User).is_some() {
         usher::pass_on(plan, &inherited, channel, parent::new_namespaces(plan))?;
         sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
@@ -142,7 +144,7 @@ fn steps(
     plan.process.add_home();
     if let Some(fifo) = &fifo {
         // It may wait for long. What the caller has leaked, the end of a pipe perhaps, must not stay open all that time.
-        let kept = [channel.0.as_fd(), fifo.as_fd()];
+        let kept = [channel.0.as_fd(), fifo.as_fd()].into_iter().chain(report::log_fd());
         sys::process::close_from(3 + preserved_fds, kept).step("close", "file descriptors")?;
         sys::signal::let_end(&ENDING_WHILE_IT_WAITS).step("prepare for", "signals")?;
     }

@@ -24,6 +24,7 @@ use super::listener::Listener;
 use super::usher;
 use crate::oci::cgroup::Cgroup;
 use crate::oci::plan::Plan;
+use crate::oci::report;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::spec::Spec;
@@ -145,6 +146,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     let (mut channel, child_channel) = Channel::pair()?;
     enter_for_children(plan, &inherited)?;
     let flags = if joins_user { 0 } else { new_namespaces(plan) };
+    report::debug("nsexec container setup");
     let side = sys::process::clone3(flags, Some(cgroup.dir_fd().as_fd()));
     let (mut pid, mut pidfd) = match side.step("start", "the container's process")? {
         Side::Child => {
@@ -265,6 +267,15 @@ fn make_cgroup(plan: &Plan, folder: &Path, undo: &mut Undo) -> Result<Cgroup, Er
         store::note_cgroup(folder, &path)?;
     }
     let cgroup = plan.cgroup.create()?;
+    undo.push({
+        let path = path.clone();
+        move || {
+            if let Ok(Some(cgroup)) = Cgroup::open(&path) {
+                let _ = cgroup.kill_all();
+                let _ = cgroup.remove();
+            }
+        }
+    });
     if was_there {
         store::note_cgroup(folder, &path)?;
     }
@@ -274,12 +285,6 @@ fn make_cgroup(plan: &Plan, folder: &Path, undo: &mut Undo) -> Result<Cgroup, Er
             path.display()
         )));
     }
-    undo.push(move || {
-        if let Ok(Some(cgroup)) = Cgroup::open(&path) {
-            let _ = cgroup.kill_all();
-            let _ = cgroup.remove();
-        }
-    });
     Ok(cgroup)
 }
 

@@ -7,7 +7,7 @@
 //! The instructions stay within those that the kernel can follow when it works out which calls are always allowed
 //! (seccomp_is_const_allow): such calls then cost nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::rules::Section;
 use super::rules::Span;
@@ -51,11 +51,11 @@ enum Target {
 struct Assembler {
     reversed: Vec<Instruction>,
     /// The latest place of each return.
-    returns: HashMap<u32, usize>,
+    returns: BTreeMap<u32, usize>,
 }
 
 /// How the arguments of the calls at hand lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Words {
     little_endian: bool,
     wide: bool,
@@ -143,7 +143,7 @@ impl Assembler {
     }
 
     fn section(&mut self, section: &Section) -> Target {
-        let mut written: HashMap<(Words, &Verdict), Target> = HashMap::new();
+        let mut written: BTreeMap<(Words, &Verdict), Target> = BTreeMap::new();
         let targets: Vec<Target> = section
             .spans
             .iter()

@@ -34,7 +34,7 @@ const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 /// What is returned for a call: always the same, or by its arguments.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// The filter's return value.
     Return(u32),

@@ -49,7 +49,7 @@ pub struct Rule {
 }
 
 /// A condition on one argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Arg {
     /// Which argument, 0 to 5.
@@ -100,7 +100,7 @@ pub enum Action {
 }
 
 /// How an argument is compared; all comparisons are unsigned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Operator {
     /// `arg != value`
     #[serde(rename = "SCMP_CMP_NE")]

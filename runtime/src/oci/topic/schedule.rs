@@ -5,6 +5,7 @@
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use crate::oci::report;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::spec::Process;
@@ -178,6 +179,14 @@ impl Schedule {
             return Ok(());
         }
         sys::schedule::set_affinity(None, &self.initial).step("set", "the initial CPU affinity")
+    }
+
+    /// Says in the debug log to which processors `enter_initial` went.
+    pub fn report(&self) {
+        if let Some((highest, rest)) = self.initial.split_last() {
+            let rest: String = rest.iter().rev().map(|word| format!("{word:016x}")).collect();
+            report::debug(&format!("nsexec: affinity: 0x{highest:x}{rest}"));
+        }
     }
 
     /// The runtime's side, once `pid` is in its cgroup: the final processors of an exec, or all that the cgroup has.
