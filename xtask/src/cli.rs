@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::conformance::{Part, Runtime, Suite};
+use crate::conformance::{Caller, Part, Runtime, Suite};
 
 /// Builds, boots and tests Coracle, a container operating system.
 #[derive(Debug, Parser)]
@@ -153,6 +153,7 @@ pub enum Verb {
     ///
     /// Example: cargo xtask conformance oci --suite runc --files kill,delete
     /// Example: cargo xtask conformance oci --against runc --part 1/3
+    /// Example: cargo xtask conformance callers podman
     #[command(verbatim_doc_comment)]
     Conformance {
         /// Of what
@@ -380,6 +381,16 @@ pub enum Benched {
 pub enum ConformanceVerb {
     /// The OCI runtime: runc's bats suite and crun's Python suite
     Oci(OciSuitesArgs),
+    /// Real callers of the runtime: podman, docker, containerd
+    Callers(CallersArgs),
+}
+
+/// Options of `conformance callers`.
+#[derive(Debug, Args)]
+pub struct CallersArgs {
+    /// Only these [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<Caller>,
 }
 
 /// Options of `conformance oci`.

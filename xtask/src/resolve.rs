@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{
-    BenchArgs, CleanArgs, Configured, ConformanceVerb, Global, SourcesArgs, TestArgs, UpdateArgs, Verb,
-    VerifyArgs,
+    BenchArgs, CallersArgs, CleanArgs, Configured, ConformanceVerb, Global, SourcesArgs, TestArgs,
+    UpdateArgs, Verb, VerifyArgs,
 };
 use crate::cmd::{qemu, size};
 use crate::conformance;
@@ -51,6 +51,8 @@ pub enum Job {
     Test(TestArgs),
     /// `conformance oci`
     Conformance(conformance::Plan),
+    /// `conformance callers`
+    Callers(CallersArgs),
     /// `menuconfig`
     Menuconfig(Configured),
     /// `size`
@@ -95,6 +97,7 @@ impl Job {
             Verb::Conformance { which: ConformanceVerb::Oci(args) } => {
                 Self::Conformance(conformance::Plan::resolve(args))
             }
+            Verb::Conformance { which: ConformanceVerb::Callers(args) } => Self::Callers(args),
             Verb::Menuconfig { which } => Self::Menuconfig(which),
             Verb::Size(args) => Self::Size(size::Plan::resolve(layout, args)?),
             Verb::Bench(args) => Self::Bench(args),
@@ -118,7 +121,7 @@ impl Job {
             Self::Iso(_, None) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
             Self::Bench(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers],
             Self::Qemu(_) => &[Kernel, Userland, Runtime, Iso, Vm],
-            Self::Conformance(_) => &[Kernel, Userland, Runtime, Iso, Vm, Test, Suites],
+            Self::Conformance(_) | Self::Callers(_) => &[Kernel, Userland, Runtime, Iso, Vm, Test, Suites],
             Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test],
         }
     }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod launch;
 pub mod plan;
 pub mod report;
+pub mod rootless;
 pub mod seccomp;
 pub mod spec;
 pub mod store;
@@ -13,7 +14,6 @@ pub mod undo;
 pub mod unsupported;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
@@ -90,16 +90,16 @@ fn prepare(global: &Global) -> Result<Store, Error> {
     if global.systemd_cgroup {
         return Err(unsupported::error(unsupported::SYSTEMD_CGROUP));
     }
-    if !matches!(global.rootless.as_str(), "true" | "false" | "auto") {
-        return Err(Error::new(format!("--rootless {}: expected true, false or auto", global.rootless)));
-    }
+    let caller = rootless::Caller::probe();
+    let rootless = match global.rootless.as_str() {
+        "auto" => caller.is_rootless(),
+        "true" => true,
+        "false" => false,
+        other => return Err(Error::new(format!("--rootless {other}: expected true, false or auto"))),
+    };
     let root = match &global.root {
         Some(root) => std::path::absolute(root).step("find", root.display())?,
-        None if rustix::process::geteuid().is_root() => PathBuf::from("/run/runc"),
-        None => match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) => PathBuf::from(dir).join("runc"),
-            None => return Err(Error::new("XDG_RUNTIME_DIR is not set; name a folder with --root DIR")),
-        },
+        None => caller.state_root()?,
     };
-    Ok(Store::new(root))
+    Ok(Store::new(root, rootless))
 }

@@ -26,6 +26,8 @@ const ID_BYTES_MAX: usize = 255;
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// Whether its containers are those of a caller without privileges.
+    pub rootless: bool,
 }
 
 /// What is noted down of a container when it is made, and never changes after.
@@ -46,7 +48,7 @@ pub struct Record {
     pub created: String,
     /// Name of the user who made it.
     pub owner: String,
-    /// Its cgroup's folder.
+    /// Its cgroup's folder; empty: it has none of its own, as a rootless container may.
     pub cgroup: PathBuf,
     /// Its configuration, as it was then.
     pub spec: Spec,
@@ -97,8 +99,8 @@ pub struct State<'a> {
 
 impl Store {
     /// The containers below `root`.
-    pub fn new(root: PathBuf) -> Store {
-        Store { root }
+    pub fn new(root: PathBuf, rootless: bool) -> Store {
+        Store { root, rootless }
     }
 
     /// Makes the folder of a new container; it is empty and nobody else's.
@@ -378,7 +380,7 @@ mod tests {
     #[test]
     fn a_folder_is_claimed_once() {
         let root = std::env::temp_dir().join(format!("coracle-store-{}", std::process::id()));
-        let store = Store::new(root.clone());
+        let store = Store::new(root.clone(), false);
         store.claim("box").unwrap();
         assert!(store.claim("box").unwrap_err().to_string().contains("already exists"));
         assert!(store.find("box").unwrap().is_none());

@@ -17,6 +17,8 @@ use crate::vm::{Acceleration, Boot, Disk, DiskBus, Files, Profile, Vm};
 /// that goes on is stopped, and what it has not said yet has not run.
 const CASE_S: u32 = 180;
 const FILE_S: u32 = 600;
+/// Memory of a machine with a Debian root, in MiB.
+pub const MEMORY_MIB: u32 = 3072;
 /// What the guest needs besides to say so.
 const GRACE: Duration = Duration::from_secs(120);
 
@@ -74,7 +76,7 @@ impl Guest {
     pub fn boot(build: &Build, files: &Files, disk: &Artifact, acceleration: Acceleration) -> Result<Self> {
         let profile = Profile {
             boot: Boot::Direct,
-            memory: 3072,
+            memory: MEMORY_MIB,
             cpus: 2,
             network: None,
             disks: vec![Disk { file: disk.path.clone(), bus: DiskBus::Virtio, keep: false }],

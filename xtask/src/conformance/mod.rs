@@ -2,6 +2,7 @@
 //! JSON in target/xtask/conformance/, exit status 1 when a case that the reference passes is not passed and not listed, or one
 //! that is listed passes. Must never: take its word from anything but the suites.
 
+mod callers;
 mod debian;
 mod guest;
 mod judge;
@@ -24,6 +25,7 @@ use guest::{Guest, TestFile};
 use judge::{Known, Results};
 use suites::{Found, Suites};
 
+pub use callers::{Caller, run as run_callers};
 pub use guest::Runtime;
 pub use suites::Suite;
 

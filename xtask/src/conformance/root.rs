@@ -1,19 +1,23 @@
 //! Suites and their programs -> a disk. In: a Debian release, the sources, `programs.tar`. Out: `root.ext4` with all that the
 //! suites need: they download nothing. Must never: hold our program: it comes from the image under test.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::debian::{Recipe, make, quoted};
-use super::suites::{Found, Suites};
+use super::suites::{Found, Root, Suites};
 use crate::artifact::Artifact;
 use crate::context::Build;
 use crate::stage::unpack;
-use crate::stamp::{Inputs, produce, remove_tree};
+use crate::stamp::{Inputs, Workshop, produce, remove_tree};
 
 /// Room for the root and some more; what suites write goes to a tmpfs.
 const DISK_BYTES: u64 = 1536 << 20;
+
+/// The same for the callers, whose daemons keep images there.
+const CALLERS_DISK_BYTES: u64 = 2560 << 20;
 
 /// The suites' test archives carry the names of the upstream ones, but are not compressed: unpacking one for each case
 /// is what takes time in software emulation.
@@ -113,15 +117,34 @@ pub fn run(
         ];
         let recipe = Recipe { release: &root.release, packages: &root.packages, hooks: &hooks };
         make(build, shop, &recipe, &tree)?;
-        let file = shop.out.join("root.ext4");
-        std::fs::File::create(&file)
-            .and_then(|disk| disk.set_len(DISK_BYTES))
-            .with_context(|| format!("{}: cannot make", file.display()))?;
-        let mut mkfs = Command::new(build.host.require("mkfs.ext4")?);
-        // Every run starts from the same disk and throws away what it changes: a journal would only cost time.
-        mkfs.args(["-q", "-F", "-O", "^has_journal", "-d"]).arg(&tree).arg(&file);
-        shop.log.run(mkfs)?;
-        remove_tree(&tree)
+        to_disk(build, shop, &tree, DISK_BYTES)
     })?;
     Ok(disk)
+}
+
+/// Makes the disk with the callers: Debian's packages and nothing else.
+pub fn callers(build: &Build, root: &Root) -> Result<Artifact> {
+    let inputs = Inputs::new("callers-root", 1)
+        .text("release", &root.release)
+        .text("packages", &root.packages.join(" "));
+    let [disk] = produce(build, inputs, ["root.ext4"], |shop| {
+        let tree = shop.scratch.join("root");
+        let recipe = Recipe { release: &root.release, packages: &root.packages, hooks: &[] };
+        make(build, shop, &recipe, &tree)?;
+        to_disk(build, shop, &tree, CALLERS_DISK_BYTES)
+    })?;
+    Ok(disk)
+}
+
+/// The folder `tree` as a file system in `root.ext4`; the folder is gone then.
+fn to_disk(build: &Build, shop: &mut Workshop, tree: &Path, bytes: u64) -> Result<()> {
+    let file = shop.out.join("root.ext4");
+    std::fs::File::create(&file)
+        .and_then(|disk| disk.set_len(bytes))
+        .with_context(|| format!("{}: cannot make", file.display()))?;
+    let mut mkfs = Command::new(build.host.require("mkfs.ext4")?);
+    // Every run starts from the same disk and throws away what it changes: a journal would only cost time.
+    mkfs.args(["-q", "-F", "-O", "^has_journal", "-d"]).arg(tree).arg(&file);
+    shop.log.run(mkfs)?;
+    remove_tree(tree)
 }

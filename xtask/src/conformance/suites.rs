@@ -38,6 +38,8 @@ impl Suite {
 pub struct Suites {
     /// What the suites run in.
     pub root: Root,
+    /// What the real callers run in.
+    pub callers: Root,
     runc: Vec<Pin>,
     crun: Vec<Pin>,
 }

@@ -7,6 +7,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
+use rustix::fs::Access;
+use rustix::fs::AtFlags;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
@@ -40,6 +42,13 @@ impl CgroupPlan {
         cgroup.attach_devices(&self.devices, is_new)?;
         made.0.clear();
         Ok(cgroup)
+    }
+
+    /// Whether this process may make the directory, as far as the nearest one above it that is there tells.
+    pub fn can_be_made(&self) -> bool {
+        let path = self.path();
+        let above = path.ancestors().find(|above| above.is_dir()).unwrap_or(&self.mount);
+        rustix::fs::accessat(rustix::fs::CWD, above, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
     }
 
     fn make_directories(&self, made: &mut Made) -> Result<Cgroup, Error> {

@@ -71,12 +71,14 @@ impl Cgroup {
         let components: Vec<&str> =
             path.split('/').filter(|component| !matches!(*component, "" | ".")).collect();
         if components.contains(&"..") {
-            return Err(Error::new(format!("bad sub cgroup path: {path}")));
+            return Err(Error::new(format!("--cgroup: {path} is not a sub cgroup path")));
         }
         let mut below = self.path.clone();
         below.extend(components);
-        let dir = open_dir(rustix::fs::CWD, &below).map_err(|errno| failed("open", &below, errno))?;
-        Ok(Cgroup { path: below, dir })
+        match open_dir(rustix::fs::CWD, &below) {
+            Ok(dir) => Ok(Cgroup { path: below, dir }),
+            Err(errno) => Err(not_added(&below, errno)),
+        }
     }
 
     /// The cgroup that `pid` is in.
@@ -367,6 +369,15 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// A process that could not be made in a cgroup: runc's sentence, though nothing is written to that file here.
+pub fn not_added(path: &Path, errno: Errno) -> Error {
+    Error::new(format!(
+        "error adding pid of the process to cgroups: {}/cgroup.procs: {}",
+        path.display(),
+        errno_text(errno)
+    ))
 }
 
 /// A step that failed on a cgroup.

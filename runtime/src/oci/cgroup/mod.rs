@@ -18,5 +18,6 @@ pub use events::Event;
 pub use events::Watch;
 pub use facts::Facts;
 pub use fs::Cgroup;
+pub use fs::not_added;
 pub use plan::CgroupPlan;
 pub use stats::Stats;

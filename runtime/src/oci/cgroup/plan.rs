@@ -25,6 +25,8 @@ pub struct CgroupPlan {
     pub(super) controllers: Vec<String>,
     pub(super) settings: Vec<Setting>,
     pub(super) devices: Vec<devices::Rule>,
+    /// Whether config.json names no path.
+    is_unnamed: bool,
 }
 
 impl CgroupPlan {
@@ -50,6 +52,7 @@ impl CgroupPlan {
             controllers: facts.controllers.clone(),
             settings: Vec::new(),
             devices: Vec::new(),
+            is_unnamed: cgroups_path.is_none_or(str::is_empty),
         };
         if let Some(resources) = resources {
             plan.settings = limits::settings(resources, &InForce::default())?;
@@ -70,9 +73,9 @@ impl CgroupPlan {
         Ok(self)
     }
 
-    /// Whether anything is limited. Without limits a rootless container can do without a cgroup of its own.
-    pub fn has_limits(&self) -> bool {
-        !self.settings.is_empty()
+    /// Whether nobody has asked for a cgroup: without a path and without limits a rootless container can do without.
+    pub fn is_optional(&self) -> bool {
+        self.is_unnamed && self.settings.is_empty()
     }
 
     /// The directory that `create` makes.

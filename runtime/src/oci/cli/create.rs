@@ -20,6 +20,7 @@ use crate::oci::store::Container;
 use crate::oci::store::Status;
 use crate::oci::store::Store;
 use crate::oci::topic::hooks;
+use crate::oci::topic::hooks::Environment;
 use crate::sys;
 
 use super::activation;
@@ -207,7 +208,7 @@ fn poststart(container: &Container) -> Result<(), Error> {
         return Ok(());
     };
     let state = container.hook_state(Status::Running);
-    hooks::run("poststart", list, &state, &container.record.bundle).inspect_err(|_| {
+    hooks::run("poststart", list, &state, &container.record.bundle, Environment::Caller).inspect_err(|_| {
         if let Some(pid) = container.process() {
             let _ = sys::signal::send(pid, libc::SIGKILL);
         }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::activation;
 use super::create::check_terminal;
-use crate::oci::cgroup::Cgroup;
 use crate::oci::launch::exec;
+use crate::oci::launch::exec::Place;
 use crate::oci::launch::exec::Started;
 use crate::oci::launch::parent;
 use crate::oci::launch::relay;
@@ -106,12 +106,12 @@ impl Exec {
         let mut plan = process::plan(&wanted)?;
         plan.hand_on_sockets(activation::sockets());
         check_terminal(plan.terminal, self.detach, self.console_socket.as_deref())?;
-        let cgroup = self.cgroup(&container)?;
+        let place = self.place(&container)?;
         seal::ensure()?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };
         let preserve_fds = activation::sockets() + self.preserve_fds;
         let started =
-            exec::start(&container, &mut plan, &cgroup, self.console_socket.as_deref(), preserve_fds)?;
+            exec::start(&container, &mut plan, &place, self.console_socket.as_deref(), preserve_fds)?;
         let Started { pid, pidfd, master, undo } = started;
         if let Some(path) = &self.pidfd_socket {
             use std::os::fd::AsFd;
@@ -175,11 +175,13 @@ impl Exec {
         Ok(process)
     }
 
-    fn cgroup(&self, container: &Container) -> Result<Cgroup, Error> {
-        let Some(path) = self.cgroup.last() else { return super::cgroup_of(container) };
-        // `controllers:path` is for cgroup v1.
-        let below = path.trim_start_matches('/');
-        super::cgroup_of(container)?.below(below)
+    fn place(&self, container: &Container) -> Result<Place, Error> {
+        match self.cgroup.last() {
+            None if container.record.cgroup.as_os_str().is_empty() => Ok(Place::Caller),
+            None => super::cgroup_of(container).map(Place::Container),
+            // `controllers:path` is for cgroup v1.
+            Some(path) => super::cgroup_of(container)?.below(path.trim_start_matches('/')).map(Place::Named),
+        }
     }
 }
 

@@ -179,9 +179,12 @@ pub fn run(store: &Store, verb: Verb) -> Result<i32, Error> {
 /// The cgroup of a container whose process lives.
 ///
 /// # Errors
-/// It is gone.
+/// It is gone, or was never made.
 pub fn cgroup_of(container: &Container) -> Result<Cgroup, Error> {
     let path = &container.record.cgroup;
+    if path.as_os_str().is_empty() {
+        return Err(Error::new("the container has no cgroup of its own: its rootless caller may make none"));
+    }
     Cgroup::open(path)?
         .ok_or_else(|| Error::new(format!("cgroup {} of the container is gone", path.display())))
 }

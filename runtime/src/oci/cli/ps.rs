@@ -34,7 +34,9 @@ impl Ps {
     pub fn run(&self, store: &Store) -> Result<(), Error> {
         let container = store.open(&self.id)?;
         let cgroup = crate::oci::cgroup::Cgroup::open(&container.record.cgroup)?;
-        let pids = cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.all_procs())?;
+        // Without a cgroup only its first process is known.
+        let alone = || Ok(container.process().into_iter().collect());
+        let pids = cgroup.map_or_else(alone, |cgroup| cgroup.all_procs())?;
         let text = match self.format {
             Format::Json => {
                 let numbers: Vec<i32> = pids.iter().map(|pid| pid.as_raw_nonzero().get()).collect();

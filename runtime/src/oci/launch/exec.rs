@@ -20,6 +20,8 @@ use super::init;
 use super::listener;
 use super::parent;
 use crate::oci::cgroup::Cgroup;
+use crate::oci::cgroup::not_added;
+use crate::oci::report;
 use crate::oci::report::Error;
 use crate::oci::report::Fails;
 use crate::oci::store::Container;
@@ -54,7 +56,7 @@ pub struct Started {
 pub fn start(
     container: &Container,
     process: &mut ProcessPlan,
-    cgroup: &Cgroup,
+    cgroup: &Place,
     console_socket: Option<&Path>,
     preserve_fds: u32,
 ) -> Result<Started, Error> {
@@ -82,15 +84,8 @@ pub fn start(
     let inside = shared & !libc::CLONE_NEWPID;
     process.schedule.enter_initial()?;
     process.schedule.report();
-    let side = match sys::process::clone3(0, Some(cgroup.dir_fd().as_fd())) {
-        // The container has made cgroups below its own and moved into one: then processes may be only there.
-        Err(Errno::BUSY) => {
-            let own = Cgroup::of_process(init)?;
-            sys::process::clone3(0, Some(own.dir_fd().as_fd()))
-        }
-        done => done,
-    };
-    let side = side.step("start", "the process")?;
+    report::debug("nsexec container setup");
+    let side = clone_into(cgroup, init)?;
     let (pid, pidfd) = match side {
         Side::Child => {
             drop((channel, listener));
@@ -136,6 +131,37 @@ pub fn start(
     }
 }
 
+/// Where the process is counted and limited.
+#[derive(Debug)]
+pub enum Place {
+    /// With whoever calls: the container has no cgroup of its own.
+    Caller,
+    /// In the container's cgroup, or else where the container's first process is.
+    Container(Cgroup),
+    /// In the one that was named.
+    Named(Cgroup),
+}
+
+fn clone_into(place: &Place, init: Pid) -> Result<Side, Error> {
+    let clone = |cgroup: &Cgroup| sys::process::clone3(0, Some(cgroup.dir_fd().as_fd()));
+    let refused = |cgroup: &Cgroup, errno| match errno {
+        Errno::BUSY => not_added(cgroup.path(), errno),
+        errno => Error::new(format!("start the process: {}", report::errno_text(errno))),
+    };
+    match place {
+        Place::Caller => sys::process::clone3(0, None).step("start", "the process"),
+        Place::Named(cgroup) => clone(cgroup).map_err(|errno| refused(cgroup, errno)),
+        Place::Container(cgroup) => match clone(cgroup) {
+            // The container has made cgroups below its own and moved into one: then processes may be only there.
+            Err(Errno::BUSY) => {
+                let own = Cgroup::of_process(init)?;
+                clone(&own).map_err(|errno| refused(&own, errno))
+            }
+            done => done.map_err(|errno| refused(cgroup, errno)),
+        },
+    }
+}
+
 struct Inherited {
     init_fd: OwnedFd,
     inside: i32,
@@ -178,6 +204,7 @@ fn child(
 ) -> Result<std::convert::Infallible, Error> {
     sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
     sys::signal::reset();
+    report::debug("child process in init()");
     // Before it is in the container's pid namespace's sight: nobody there may trace it or use its fds.
     sys::process::set_dumpable(false).step("protect", "the process")?;
     rustix::process::setsid().step("start", "a session")?;
@@ -208,6 +235,9 @@ fn child(
     process.labels.apply(inherited.proc.as_fd())?;
     process.add_home();
     let may_set_groups = init::may_set_groups(inherited.proc.as_fd());
-    let ready = |channel: &mut Channel| channel.say(&Message::Ready);
+    let ready = |channel: &mut Channel| {
+        report::debug("setns_init: about to exec");
+        channel.say(&Message::Ready)
+    };
     finish::finish(conditions, process, may_set_groups, inherited.preserve_fds, channel, ready)
 }

@@ -31,6 +31,7 @@ use crate::oci::store::Status;
 use crate::oci::topic::console;
 use crate::oci::topic::devices;
 use crate::oci::topic::hooks;
+use crate::oci::topic::hooks::Environment;
 use crate::oci::topic::masks;
 use crate::oci::topic::mounts::CgroupView;
 use crate::oci::topic::namespaces;
@@ -108,7 +109,10 @@ fn steps(
     channel.say(&Message::NamespacesReady)?;
     channel.wait()?;
     let state = container.hook_state(Status::Creating);
-    hooks::run("createContainer", &plan.hooks.create_container, &state, &plan.bundle)?;
+    // In the root that is to be, as runc has it: such a hook changes what will be there.
+    rustix::process::fchdir(&root).step("change to", "the new root")?;
+    let hooks = &plan.hooks.create_container;
+    hooks::run("createContainer", hooks, &state, Path::new("."), Environment::Empty)?;
     if inherited.no_pivot {
         rootfs::move_root(&root)?
     } else {
@@ -155,7 +159,8 @@ fn steps(
             wait_for_start(fifo)?;
         }
         let state = container.hook_state(Status::Created);
-        hooks::run("startContainer", &plan.hooks.start_container, &state, Path::new("/"))
+        let (hooks, process) = (&plan.hooks.start_container, &plan.process);
+        hooks::run("startContainer", hooks, &state, &process.cwd, Environment::Program(&process.env))
     })
 }
 

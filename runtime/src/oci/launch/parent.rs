@@ -36,6 +36,7 @@ use crate::oci::store::Status;
 use crate::oci::store::Store;
 use crate::oci::topic::console;
 use crate::oci::topic::hooks;
+use crate::oci::topic::hooks::Environment;
 use crate::oci::topic::idmap;
 use crate::oci::topic::intel_rdt;
 use crate::oci::topic::labels;
@@ -127,7 +128,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     });
     let listener = listener::connect(&plan.conditions)?;
     let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join("exec.fifo"))?) };
-    let cgroup = make_cgroup(plan, &folder, &mut undo)?;
+    let cgroup = make_cgroup(plan, &folder, store.rootless, &mut undo)?;
     let namespaces = open_namespaces(plan)?;
     let user = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| fd.as_fd());
     let joins_user = user.is_some();
@@ -142,12 +143,12 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
     };
-    let mut container = Container { record: record(plan, spec, &cgroup), folder };
+    let mut container = Container { record: record(plan, spec, cgroup.as_ref()), folder };
     let (mut channel, child_channel) = Channel::pair()?;
     enter_for_children(plan, &inherited)?;
     let flags = if joins_user { 0 } else { new_namespaces(plan) };
     report::debug("nsexec container setup");
-    let side = sys::process::clone3(flags, Some(cgroup.dir_fd().as_fd()));
+    let side = sys::process::clone3(flags, cgroup.as_ref().map(|cgroup| cgroup.dir_fd().as_fd()));
     let (mut pid, mut pidfd) = match side.step("start", "the container's process")? {
         Side::Child => {
             undo.disown();
@@ -218,8 +219,9 @@ fn serve(
                 container.save()?;
                 let _ = state_at_hooks.set(container.hook_state(Status::Stopped));
                 let state = container.hook_state(Status::Creating);
-                hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)?;
-                hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle)?;
+                hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle, Environment::Caller)?;
+                let hooks = &plan.hooks.create_runtime;
+                hooks::run("createRuntime", hooks, &state, &plan.bundle, Environment::Caller)?;
             }
             Some(Message::Terminal) => {
                 master = Some(console::receive_fd(&channel.0)?);
@@ -258,8 +260,20 @@ fn make_fifo(path: &Path) -> Result<OwnedFd, Error> {
     rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", path.display())
 }
 
-fn make_cgroup(plan: &Plan, folder: &Path, undo: &mut Undo) -> Result<Cgroup, Error> {
+/// None where the caller may not make one, and nobody has asked for one.
+fn make_cgroup(plan: &Plan, folder: &Path, rootless: bool, undo: &mut Undo) -> Result<Option<Cgroup>, Error> {
     let path = plan.cgroup.path();
+    if rootless && !plan.cgroup.can_be_made() {
+        return if plan.cgroup.is_optional() {
+            Ok(None)
+        } else {
+            Err(Error::new(format!(
+                "unable to apply cgroup configuration: make cgroup {}: permission denied: rootless needs no limits + no \
+                 cgrouppath when no permission is granted for cgroups",
+                path.display()
+            )))
+        };
+    }
     // Noted down before it is made, so that a runtime killed meanwhile leaves none behind unnoted; one that was there
     // before is noted when it has turned out to be unused: `delete` kills what is in it.
     let was_there = path.exists();
@@ -285,7 +299,7 @@ fn make_cgroup(plan: &Plan, folder: &Path, undo: &mut Undo) -> Result<Cgroup, Er
             path.display()
         )));
     }
-    Ok(cgroup)
+    Ok(Some(cgroup))
 }
 
 fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
@@ -351,7 +365,7 @@ fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Error> {
     std::fs::write(&path, text).step("write", path)
 }
 
-fn record(plan: &Plan, spec: Spec, cgroup: &Cgroup) -> Record {
+fn record(plan: &Plan, spec: Spec, cgroup: Option<&Cgroup>) -> Record {
     Record {
         id: plan.id.clone(),
         pid: 0,
@@ -360,7 +374,7 @@ fn record(plan: &Plan, spec: Spec, cgroup: &Cgroup) -> Record {
         rootfs: plan.rootfs.clone(),
         created: store::now(),
         owner: owner(),
-        cgroup: cgroup.path().to_path_buf(),
+        cgroup: cgroup.map(|cgroup| cgroup.path().to_path_buf()).unwrap_or_default(),
         spec,
     }
 }

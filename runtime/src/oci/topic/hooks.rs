@@ -1,9 +1,12 @@
 //! Hooks (config.md, "POSIX-platform Hooks"). In: a list of programs, the container's state. Out: each was run with the
 //! state on its standard input, in order. Must never: let one run longer than its timeout, or hand it an fd of ours.
 
+use std::ffi::CString;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::io::Seek;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -49,13 +52,30 @@ pub fn check(hooks: &Hooks) -> Result<(), Error> {
     Ok(())
 }
 
+/// The environment of a hook that brings none of its own; so runc has it.
+#[derive(Debug, Clone, Copy)]
+pub enum Environment<'a> {
+    /// The runtime's.
+    Caller,
+    /// Nothing.
+    Empty,
+    /// The container's program's.
+    Program(&'a [CString]),
+}
+
 /// Runs the hooks of one kind; the first failure ends it.
 ///
 /// # Errors
 /// Names kind, number and program, with what it printed.
-pub fn run(kind: &str, hooks: &[Hook], state: &[u8], cwd: &Path) -> Result<(), Error> {
+pub fn run(
+    kind: &str,
+    hooks: &[Hook],
+    state: &[u8],
+    cwd: &Path,
+    environment: Environment<'_>,
+) -> Result<(), Error> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, cwd).map_err(|cause| {
+        run_one(hook, state, cwd, environment).map_err(|cause| {
             Error::new(format!("error running {kind} hook #{index}: {}: {cause}", hook.path))
         })?;
     }
@@ -67,18 +87,29 @@ pub fn run(kind: &str, hooks: &[Hook], state: &[u8], cwd: &Path) -> Result<(), E
 pub fn poststop(hooks: &[Hook], state: &[u8], bundle: &Path) {
     let cwd = if bundle.is_dir() { bundle } else { Path::new("/") };
     for (index, hook) in hooks.iter().enumerate() {
-        if let Err(cause) = run_one(hook, state, cwd) {
+        if let Err(cause) = run_one(hook, state, cwd, Environment::Caller) {
             report::warn(&format!("error running poststop hook #{index}: {}: {cause}", hook.path));
         }
     }
 }
 
-fn run_one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
+fn run_one(hook: &Hook, state: &[u8], cwd: &Path, environment: Environment<'_>) -> Result<(), String> {
     let mut command = Command::new(&hook.path);
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
+    if !hook.env.is_empty() || !matches!(environment, Environment::Caller) {
+        command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
+    }
+    if let Environment::Program(variables) = environment
+        && hook.env.is_empty()
+    {
+        let words = variables.iter().map(|variable| OsStr::from_bytes(variable.as_bytes()));
+        command.envs(words.filter_map(|word| {
+            let at = word.as_bytes().iter().position(|byte| *byte == b'=')?;
+            Some((OsStr::from_bytes(&word.as_bytes()[..at]), OsStr::from_bytes(&word.as_bytes()[at + 1..])))
+        }));
+    }
     // Output goes to memory, not to pipes: nobody has to read along, so no thread is needed between clone and exec.
     let output = rustix::fs::memfd_create("hook-output", rustix::fs::MemfdFlags::CLOEXEC)
         .map_err(|errno| errno.to_string())?;
@@ -139,22 +170,43 @@ mod tests {
             &[hook("test \"$(cat)\" = state && test $A = 1 && test -z \"$HOME\"")],
             b"state",
             Path::new("/"),
+            Environment::Caller,
         )
         .unwrap();
     }
 
     #[test]
+    fn a_hook_without_an_environment_has_that_of_its_place() {
+        let bare = |script: &str| Hook { env: Vec::new(), ..hook(script) };
+        let in_place = |script: &str, environment| {
+            run("startContainer", &[bare(script)], b"", Path::new("/"), environment).is_ok()
+        };
+        assert!(in_place("test -n \"$CARGO_MANIFEST_DIR\"", Environment::Caller));
+        assert!(in_place("test -z \"$CARGO_MANIFEST_DIR\"", Environment::Empty));
+        let program = [c"A=b=c".to_owned()];
+        let only = "test \"$A\" = b=c && test -z \"$CARGO_MANIFEST_DIR\"";
+        assert!(in_place(only, Environment::Program(&program)));
+    }
+
+    #[test]
     fn a_failure_names_kind_number_program_and_output() {
-        let error = run("poststop", &[hook("true"), hook("echo why >&2; exit 3")], b"", Path::new("/"))
-            .unwrap_err()
-            .to_string();
+        let error = run(
+            "poststop",
+            &[hook("true"), hook("echo why >&2; exit 3")],
+            b"",
+            Path::new("/"),
+            Environment::Empty,
+        )
+        .unwrap_err()
+        .to_string();
         assert!(error.starts_with("error running poststop hook #1: /bin/sh: exit status: 3: why"), "{error}");
     }
 
     #[test]
     fn a_timeout_kills() {
         let slow = Hook { timeout: Some(1), ..hook("exec sleep 100") };
-        let error = run("prestart", &[slow], b"", Path::new("/")).unwrap_err().to_string();
+        let error =
+            run("prestart", &[slow], b"", Path::new("/"), Environment::Empty).unwrap_err().to_string();
         assert!(error.contains("timeout of 1 s"), "{error}");
     }
 

@@ -1,0 +1,127 @@
+//! Real callers: podman, docker and containerd, from Debian's packages, call the image's runtime. In: the image, a Debian root with
+//! them, a script each in qemu/shares/callers. Out: a finding for each script, with every check that failed. Must never:
+//! count a script that ended early as passed.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::suites::Suites;
+use super::tap::{self, Verdict};
+use super::{guest, root};
+use crate::boot_test::{Finding, Report};
+use crate::cli::CallersArgs;
+use crate::context::Build;
+use crate::stage::rootfs::Contents;
+use crate::vm::{Boot, Disk, DiskBus, Profile, Vm};
+
+/// How long one script may take: its daemons start in software emulation.
+const DEADLINE: Duration = Duration::from_secs(900);
+
+/// A program that calls the runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Caller {
+    /// podman, rootful and rootless.
+    Podman,
+    /// docker, by its daemon.
+    Docker,
+    /// containerd, by its shim.
+    Containerd,
+}
+
+impl Caller {
+    const ALL: [Self; 3] = [Self::Podman, Self::Docker, Self::Containerd];
+
+    /// Its name, and that of its script.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Podman => "podman",
+            Self::Docker => "docker",
+            Self::Containerd => "containerd",
+        }
+    }
+}
+
+/// Runs the scripts of the callers that are named, or all.
+pub fn run(build: &Build, args: &CallersArgs) -> Result<ExitCode> {
+    let suites = Suites::load(build)?;
+    let image = crate::cmd::iso::make(build, &Contents::default())?;
+    let disk = root::callers(build, &suites.callers)?;
+    let acceleration = crate::vm::probe(build)?;
+    let files = crate::cmd::qemu::files(&image);
+    let profile = Profile {
+        boot: Boot::Direct,
+        memory: guest::MEMORY_MIB,
+        cpus: 2,
+        network: None,
+        disks: vec![Disk { file: disk.path, bus: DiskBus::Virtio, keep: false }],
+        share: Some(build.layout.qemu().join("shares/callers")),
+        append: String::new(),
+    };
+    let chosen = if args.names.is_empty() { Caller::ALL.to_vec() } else { args.names.clone() };
+    let mut report = Report::default();
+    for caller in chosen {
+        let name = caller.name();
+        build.ui.say("caller", name);
+        let started = Instant::now();
+        let log = build.layout.notes().join(format!("conformance/{name}.log"));
+        let checked = Vm::boot(build, &profile, &files, acceleration, &log).and_then(|vm| check(vm, name));
+        let duration = started.elapsed();
+        match &checked {
+            Ok(count) => {
+                build.ui.say("ok", &format!("{name}: {count} checks ({:.0} s)", duration.as_secs_f64()))
+            }
+            Err(error) => {
+                build.ui.say("FAILED", &format!("{name}: {error:#}\nserial log: {}", log.display()))
+            }
+        }
+        let failure = checked.err().map(|error| format!("{error:#}"));
+        report.add(Finding { kind: "call", name: name.to_owned(), duration, failure });
+    }
+    println!("{}", report.table());
+    Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs one script in a machine of its own; gives how many checks have passed.
+fn check(mut vm: Vm, script: &str) -> Result<usize> {
+    vm.wait_ready()?;
+    let output = vm.command(&format!("unshare -m sh /mnt/share/enter /dev/vda {script}"), DEADLINE)?;
+    judge(&String::from_utf8_lossy(&output.bytes).replace('\r', ""), output.status)
+}
+
+fn judge(text: &str, status: i32) -> Result<usize> {
+    // The plan is the last line: without it nobody knows what is missing.
+    if status != 0 || !text.lines().any(|line| line.starts_with("1..")) {
+        bail!("the script ended early, with status {status}:\n{}", text.trim());
+    }
+    let cases = tap::parse(text, status);
+    let failed: Vec<String> = cases
+        .iter()
+        .filter_map(|(name, verdict)| match verdict {
+            Verdict::Pass => None,
+            Verdict::Fail(why) => Some(format!("{name}\n{why}")),
+            Verdict::Skip(why) | Verdict::NotRun(why) => Some(format!("{name}: {why}")),
+        })
+        .collect();
+    if failed.is_empty() {
+        Ok(cases.len())
+    } else {
+        bail!("{} of {} checks:\n{}", failed.len(), cases.len(), failed.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_script_whose_checks_all_passed_has_passed() {
+        assert_eq!(judge("ok 1 run\nok 2 exec\n1..2\n", 0).unwrap(), 2);
+        let failed = judge("ok 1 run\nnot ok 2 exec\n# expected: a\n1..2\n", 0).unwrap_err().to_string();
+        assert!(failed.starts_with("1 of 2 checks:\nexec\n# expected: a"), "{failed}");
+        assert!(judge("ok 1 run\n", 0).is_err());
+        assert!(judge("ok 1 run\n1..1\n", 137).is_err());
+        assert!(judge("ok 1 run\n1..2\n", 0).is_err());
+    }
+}
