@@ -177,13 +177,14 @@ pub enum Verb {
     /// Example: cargo xtask size --compare HEAD~1 --svg size.svg
     #[command(verbatim_doc_comment)]
     Size(SizeArgs),
-    /// Measure how long a boot or a build takes
+    /// Measure how long a boot, a build or a container takes
     ///
     /// When: you changed something for speed, or want to see whether something became slow. Results go to
     /// target/bench/; --compare tells a change from noise.
     ///
     /// Example: cargo xtask bench boot
     /// Example: cargo xtask bench build --rounds 3 --compare target/bench/build-1790000000.json
+    /// Example: cargo xtask bench runtime --rounds 30
     #[command(verbatim_doc_comment)]
     Bench(BenchArgs),
     /// Remove dist/ and this checkout's notes, or built things from the cache
@@ -374,6 +375,8 @@ pub enum Benched {
     Boot,
     /// The image, after this edit and that.
     Build,
+    /// Containers in the machine: our runtime, crun, runc, and the least that can be done. Needs root, as `conformance`.
+    Runtime,
 }
 
 /// What there are upstream suites of.

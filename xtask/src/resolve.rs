@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{
-    BenchArgs, CallersArgs, CleanArgs, Configured, ConformanceVerb, Global, SourcesArgs, TestArgs,
+    BenchArgs, Benched, CallersArgs, CleanArgs, Configured, ConformanceVerb, Global, SourcesArgs, TestArgs,
     UpdateArgs, Verb, VerifyArgs,
 };
 use crate::cmd::{qemu, size};
@@ -119,6 +119,9 @@ impl Job {
             Self::Sources(_) => &[Runtime, Papers],
             Self::Iso(_, Some(_)) | Self::Verify(_) => &[Kernel, Userland, Runtime, Iso, Papers],
             Self::Iso(_, None) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
+            Self::Bench(BenchArgs { what: Benched::Runtime, .. }) => {
+                &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test, Suites]
+            }
             Self::Bench(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers],
             Self::Qemu(_) => &[Kernel, Userland, Runtime, Iso, Vm],
             Self::Conformance(_) | Self::Callers(_) => &[Kernel, Userland, Runtime, Iso, Vm, Test, Suites],

@@ -76,7 +76,7 @@ pub fn run(build: &Build, rounds: u32) -> Result<Run> {
     }
     write_whole(&picture, svg(&rows).as_bytes())?;
     build.ui.say("bench", &picture.display().to_string());
-    Ok(Run { kind: "boot".to_owned(), machine: facts, samples })
+    Ok(Run { kind: "boot".to_owned(), machine: facts, samples, counts: BTreeMap::new() })
 }
 
 /// A folder with a bundle that says one line, from the folder that boot tests share.

@@ -53,7 +53,7 @@ pub fn run(build: &Build, rounds: u32) -> Result<Run> {
     let picture = build.layout.target().join("bench/build.svg");
     write_whole(&picture, svg(&rows).as_bytes())?;
     build.ui.say("bench", &picture.display().to_string());
-    Ok(Run { kind: "build".to_owned(), machine: facts, samples })
+    Ok(Run { kind: "build".to_owned(), machine: facts, samples, counts: BTreeMap::new() })
 }
 
 /// A checkout with a cache of its own.

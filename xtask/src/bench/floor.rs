@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use cpio::newc::{Builder, trailer};
 use flate2::{Compression, GzBuilder};
 
+use super::debian;
 use crate::context::Build;
 
 /// What its init prints.
@@ -58,30 +59,12 @@ pub fn debian_kernel(build: &Build) -> Result<PathBuf> {
         return Ok(kernel);
     }
     let apt_cache = build.host.find("apt-cache").context("this machine has no apt")?;
-    let run = |command: &mut Command| -> Result<String> {
-        let done =
-            command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}: cannot run"))?;
-        if !done.status.success() {
-            bail!("{command:?}: {}", String::from_utf8_lossy(&done.stderr).trim());
-        }
-        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-    };
-    let said = run(Command::new(apt_cache).args(["depends", "--important", "linux-image-cloud-amd64"]))?;
+    let said =
+        debian::run(Command::new(apt_cache).args(["depends", "--important", "linux-image-cloud-amd64"]))?;
     let package = said.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let package = package.context("apt knows no linux-image-cloud-amd64; `apt-get update` may mend that")?;
-    if build.fetch.offline {
-        bail!("{package} is not in the cache, and --offline was said");
-    }
     let room = home.join("download");
-    std::fs::create_dir_all(&room).with_context(|| format!("{}: cannot create", room.display()))?;
-    build.ui.say("bench", &format!("downloading {package}, once for this machine"));
-    run(Command::new("apt-get")
-        .args(["-o", "APT::Sandbox::User=root", "download", package])
-        .current_dir(&room))?;
-    let archive = std::fs::read_dir(&room).into_iter().flatten().flatten().map(|entry| entry.path());
-    let archive = archive.filter(|path| path.extension().is_some_and(|kind| kind == "deb")).last();
-    let archive = archive.context("apt-get download left no package")?;
-    run(Command::new("dpkg-deb").arg("-x").args([&archive, &room]))?;
+    debian::unpack(build, package, &room)?;
     let version = package.trim_start_matches("linux-image-");
     crate::stamp::copy_whole(&room.join("boot").join(format!("vmlinuz-{version}")), &kernel)?;
     crate::stamp::remove_tree(&room)?;

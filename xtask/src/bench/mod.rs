@@ -1,10 +1,12 @@
-//! Measurements: boot and build. In: the image, this checkout. Out: a table on stdout, target/bench/*.json with facts of the
-//! machine, a timeline as SVG; a comparison with an earlier file. Must never: call noise a change: see `stats`.
+//! Measurements: boot, build and runtime. In: the image, this checkout. Out: a table on stdout, target/bench/*.json with
+//! facts of the machine, a timeline as SVG; a comparison with an earlier file. Must never: call noise a change: see `stats`.
 
 pub mod boot;
 pub mod build;
 mod chart;
+mod debian;
 mod floor;
+pub mod runtime;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -20,11 +22,14 @@ use crate::stamp::write_whole;
 /// One run of a bench, as its file has it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Run {
-    /// `boot` or `build`.
+    /// `boot`, `build` or `runtime`.
     kind: String,
     machine: BTreeMap<String, String>,
     /// Seconds, by what was measured.
     samples: BTreeMap<String, Vec<f64>>,
+    /// What is no time, by what was counted.
+    #[serde(default)]
+    counts: BTreeMap<String, f64>,
 }
 
 /// Measures, reports, compares.
@@ -33,9 +38,13 @@ pub fn run(build: &Build, args: &BenchArgs) -> Result<()> {
     let run = match args.what {
         Benched::Boot => boot::run(build, args.rounds)?,
         Benched::Build => build::run(build, args.rounds)?,
+        Benched::Runtime => runtime::run(build, args.rounds)?,
     };
     let path = save(build, &run)?;
     let mut out = table(&run);
+    if matches!(args.what, Benched::Runtime) {
+        out += &runtime::summary(&run);
+    }
     if let Some(earlier) = &earlier {
         out += &comparison(earlier, &run);
     }
@@ -79,15 +88,31 @@ fn table(run: &Run) -> String {
         let (low, middle, high) = stats::quartiles(samples);
         out += &format!("{middle:>8.3}  {low:>6.3} {high:>6.3} {:>5}  {name}\n", samples.len());
     }
-    for (name, of, at_most) in boot::TARGETS {
-        let median = |name: &str| run.samples.get(name).map(|samples| stats::quartiles(samples).1);
-        if let (Some(one), Some(other)) = (median(name), median(of)) {
+    for (name, count) in &run.counts {
+        out += &format!("{count:>8.2}  {name}\n");
+    }
+    // By what they are targets of: those of a bench that did not run have no samples.
+    for &(name, of, at_most) in boot::TARGETS.iter().chain(runtime::TARGETS) {
+        if let (Some(one), Some(other)) = (run.median(name), run.median(of)) {
             let ratio = one / other;
-            let verdict = if ratio <= at_most { "kept" } else { "missed" };
-            out += &format!("{ratio:>8.2}  {name} / {of}: target at most {at_most}, {verdict}\n");
+            out += &format!(
+                "{ratio:>8.2}  {name} / {of}: target at most {at_most}, {}\n",
+                kept(ratio <= at_most)
+            );
         }
     }
     out
+}
+
+fn kept(kept: bool) -> &'static str {
+    if kept { "kept" } else { "missed" }
+}
+
+impl Run {
+    /// The median of what was measured under this name.
+    fn median(&self, name: &str) -> Option<f64> {
+        self.samples.get(name).map(|samples| stats::quartiles(samples).1)
+    }
 }
 
 /// What became of each measurement since `earlier`.
@@ -119,6 +144,7 @@ mod tests {
                 "ready".to_owned(),
                 (0..10).map(|step| base + f64::from(step) / 100.0).collect(),
             )]),
+            counts: BTreeMap::new(),
         };
         let text = comparison(&run("a", 1.0), &run("b", 2.0));
         assert!(text.contains("another machine: cpu") && text.contains("ready: slower"), "{text}");

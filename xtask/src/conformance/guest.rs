@@ -4,6 +4,7 @@
 //! The image boots as it ships; `qemu/shares/conformance/enter` then makes the disk the root of the shell's mount
 //! namespace, on the image's own cgroups, proc and devices.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +44,15 @@ impl Runtime {
             Self::Crun => "crun",
         }
     }
+
+    /// Where it lies on the disk, once that has been entered.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Ours => "/suites/ours/runc",
+            Self::Runc => "/suites/runc/runc",
+            Self::Crun => "/usr/bin/crun",
+        }
+    }
 }
 
 /// A file of a suite, with how many cases it holds: what it costs.
@@ -72,19 +82,26 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots the image and enters the disk.
-    pub fn boot(build: &Build, files: &Files, disk: &Artifact, acceleration: Acceleration) -> Result<Self> {
+    /// Boots the image and enters the disk. `share` is at /run/conformance in the guest, and holds `enter`; `log` gets what
+    /// the serial port says.
+    pub fn boot(
+        build: &Build,
+        files: &Files,
+        disk: &Artifact,
+        acceleration: Acceleration,
+        share: PathBuf,
+        log: &Path,
+    ) -> Result<Self> {
         let profile = Profile {
             boot: Boot::Direct,
             memory: MEMORY_MIB,
             cpus: 2,
             network: None,
             disks: vec![Disk { file: disk.path.clone(), bus: DiskBus::Virtio, keep: false }],
-            share: Some(build.layout.qemu().join("shares/conformance")),
+            share: Some(share),
             append: String::new(),
         };
-        let log = build.layout.notes().join("conformance/serial.log");
-        let mut vm = Vm::boot(build, &profile, files, acceleration, &log)?;
+        let mut vm = Vm::boot(build, &profile, files, acceleration, log)?;
         vm.wait_ready()?;
         vm.send("exec unshare -m sh /mnt/share/enter /dev/vda\n")?;
         vm.expect("entered the suites", GRACE).context("the disk with the suites could not be entered")?;
@@ -97,7 +114,8 @@ impl Guest {
         Ok(guest)
     }
 
-    fn command(&mut self, command: &str, deadline: Duration) -> Result<Said> {
+    /// Runs a shell command on the disk.
+    pub fn command(&mut self, command: &str, deadline: Duration) -> Result<Said> {
         let output = self.vm.command(command, deadline)?;
         let text = String::from_utf8_lossy(&output.bytes).replace('\r', "");
         Ok(Said { text, status: output.status })
@@ -123,12 +141,7 @@ impl Guest {
 
     /// What `runtime` says of its version.
     pub fn version(&mut self, runtime: Runtime) -> Result<String> {
-        let program = match runtime {
-            Runtime::Ours => "/suites/ours/runc",
-            Runtime::Runc => "/suites/runc/runc",
-            Runtime::Crun => "/usr/bin/crun",
-        };
-        let said = self.command(&format!("{program} --version"), GRACE)?;
+        let said = self.command(&format!("{} --version", runtime.program()), GRACE)?;
         Ok(said.text.trim().lines().next().unwrap_or_default().to_owned())
     }
 

@@ -17,16 +17,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use crate::artifact::Artifact;
 use crate::cli::OciSuitesArgs;
 use crate::context::Build;
 use crate::stage::rootfs::Contents;
 use crate::stamp::write_whole;
-use guest::{Guest, TestFile};
+use guest::TestFile;
 use judge::{Known, Results};
 use suites::{Found, Suites};
 
 pub use callers::{Caller, run as run_callers};
-pub use guest::Runtime;
+pub use guest::{Guest, Runtime};
 pub use suites::Suite;
 
 /// Which third, or which share of another count.
@@ -72,12 +73,12 @@ pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
     let suites = Suites::load(build)?;
     let known = Known::load(&build.layout.conformance().join("known.toml"))?;
     let image = crate::cmd::iso::make(build, &Contents::default())?;
-    let sources = Sources { runc: suites.find(build, Suite::Runc)?, crun: suites.find(build, Suite::Crun)? };
-    let programs = programs::run(build, &sources.runc, &sources.crun)?;
-    let disk = root::run(build, &suites, &sources.runc, &sources.crun, &programs)?;
+    let sources = Sources::find(build, &suites)?;
+    let disk = sources.disk(build, &suites)?;
     let acceleration = crate::vm::probe(build)?;
     let files = crate::cmd::qemu::files(&image);
-    let boot = || Guest::boot(build, &files, &disk, acceleration);
+    let (shared, log) = (share_folder(build), build.layout.notes().join("conformance/serial.log"));
+    let boot = || Guest::boot(build, &files, &disk, acceleration, shared.clone(), &log);
     let mut guest = boot()?;
 
     let mut all = Vec::new();
@@ -151,7 +152,27 @@ pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
     report(build, plan, &known, &results)
 }
 
+/// The disk that the suites run on, for others who want references and a Debian to run them in.
+pub fn disk(build: &Build) -> Result<Artifact> {
+    let suites = Suites::load(build)?;
+    Sources::find(build, &suites)?.disk(build, &suites)
+}
+
+/// The folder that the machine shares: `enter` and what the suites are run by.
+pub fn share_folder(build: &Build) -> PathBuf {
+    build.layout.qemu().join("shares/conformance")
+}
+
 impl Sources {
+    fn find(build: &Build, suites: &Suites) -> Result<Self> {
+        Ok(Self { runc: suites.find(build, Suite::Runc)?, crun: suites.find(build, Suite::Crun)? })
+    }
+
+    fn disk(&self, build: &Build, suites: &Suites) -> Result<Artifact> {
+        let programs = programs::run(build, &self.runc, &self.crun)?;
+        root::run(build, suites, &self.runc, &self.crun, &programs)
+    }
+
     fn of(&self, suite: Suite) -> &Found {
         match suite {
             Suite::Runc => &self.runc,
