@@ -186,9 +186,36 @@ impl Socket {
     }
 }
 
-/// An NLMSG_ERROR or NLMSG_DONE begins with a negative errno, or 0.
-fn error_of(received: &Received) -> Result<(), Errno> {
+/// Beyond the last errno that the kernel gives (MAX_ERRNO), as it tells them.
+const NO_ERRNO: i32 = -4096;
+
+/// An NLMSG_ERROR or NLMSG_DONE begins with a negative errno, or 0. A number that is none becomes EPROTO.
+pub(crate) fn error_of(received: &Received) -> Result<(), Errno> {
     let code =
         received.payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    if code < 0 { Err(Errno::from_raw_os_error(code.checked_neg().unwrap_or(libc::EPROTO))) } else { Ok(()) }
+    match code {
+        0.. => Ok(()),
+        ..=NO_ERRNO => Err(Errno::PROTO),
+        _ => Err(Errno::from_raw_os_error(-code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: a number that is no errno ended in an assertion.
+    #[test]
+    fn what_is_no_errno_is_a_protocol_error() {
+        let read = |code: i32| {
+            let payload = code.to_ne_bytes().to_vec();
+            error_of(&Received { kind: NLMSG_ERROR, flags: 0, sequence: 1, payload })
+        };
+        assert_eq!((read(0), read(7)), (Ok(()), Ok(())));
+        assert_eq!(read(-libc::EEXIST), Err(Errno::EXIST));
+        assert_eq!(read(NO_ERRNO + 1), Err(Errno::from_raw_os_error(4095)));
+        for code in [NO_ERRNO, -0x1_0000, i32::MIN] {
+            assert_eq!(read(code), Err(Errno::PROTO), "{code}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 pub mod hooks;
 pub mod linux;
 pub mod mount;
-mod nulls;
+pub(crate) mod nulls;
 pub mod process;
 pub mod resources;
 pub mod seccomp;
@@ -100,7 +100,7 @@ pub fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Error> {
 /// # Errors
 /// It is no such object.
 pub fn parse<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T, Error> {
-    let bytes = nulls::without(bytes);
+    let bytes = nulls::without(bytes).map_err(|error| Error::new(format!("{name}: {error}")))?;
     let mut json = serde_json::Deserializer::from_slice(&bytes);
     let parsed = serde_path_to_error::deserialize(&mut json);
     let value = parsed.map_err(|error| match error.path().to_string().as_str() {

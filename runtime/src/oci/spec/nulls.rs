@@ -7,10 +7,14 @@
 use std::borrow::Cow;
 
 /// The text with every `"name": null` member replaced by blanks.
-pub fn without(json: &[u8]) -> Cow<'_, [u8]> {
+///
+/// # Errors
+/// A text with the word null that is no JSON: what is wrong with it might be among what is blanked.
+pub fn without(json: &[u8]) -> serde_json::Result<Cow<'_, [u8]>> {
     if !json.windows(4).any(|word| word == b"null") {
-        return Cow::Borrowed(json);
+        return Ok(Cow::Borrowed(json));
     }
+    serde_json::from_slice::<serde_json::Value>(json)?;
     let mut text = json.to_vec();
     let mut at = 0;
     // Where the string begins that ended last: a member's name, if a colon follows.
@@ -31,7 +35,7 @@ pub fn without(json: &[u8]) -> Cow<'_, [u8]> {
             _ => at += 1,
         }
     }
-    Cow::Owned(text)
+    Ok(Cow::Owned(text))
 }
 
 /// The index behind the string that begins at `start`.
@@ -50,12 +54,11 @@ fn blank_member(text: &mut [u8], start: usize, end: usize) {
     };
     blank(&mut text[start..end]);
     let behind = text[end..].iter().position(|byte| !byte.is_ascii_whitespace()).map(|at| end + at);
-    let before = text[..start].iter().rposition(|byte| !byte.is_ascii_whitespace());
-    for comma in [behind, before].into_iter().flatten() {
-        if text[comma] == b',' {
-            text[comma] = b' ';
-            return;
-        }
+    // Looked for only where it counts: what is blank already may lie before, from here back to the first member.
+    let before = || text[..start].iter().rposition(|byte| !byte.is_ascii_whitespace());
+    let comma = behind.filter(|at| text[*at] == b',').or_else(|| before().filter(|at| text[*at] == b','));
+    if let Some(comma) = comma {
+        text[comma] = b' ';
     }
 }
 
@@ -64,7 +67,7 @@ mod tests {
     use super::*;
 
     fn check(json: &str, expected: &str) {
-        let text = without(json.as_bytes());
+        let text = without(json.as_bytes()).unwrap();
         assert_eq!(text.len(), json.len(), "{json}");
         let parse = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
         assert_eq!(parse(&text), parse(expected.as_bytes()), "{json}");
@@ -88,8 +91,35 @@ mod tests {
 
     #[test]
     fn what_is_no_json_does_no_harm() {
-        for json in [r#"null"#, r#"":null"#, "\"", r#"{"a:null"#, "nul", ":null", r#""\"#] {
-            assert_eq!(without(json.as_bytes()).len(), json.len());
+        for json in [r#"null"#, "\"", "nul", r#""\"#] {
+            assert_eq!(without(json.as_bytes()).unwrap().len(), json.len());
         }
+        for json in [r#"":null"#, r#"{"a:null"#, ":null"] {
+            assert!(without(json.as_bytes()).is_err(), "{json}");
+        }
+    }
+
+    /// Found by fuzzing: with the member went what made the text no JSON, and it was taken.
+    #[test]
+    fn what_is_wrong_with_a_member_of_null_is_told() {
+        let texts: [&[u8]; 7] = [
+            b"{\"a\xff\": null}",
+            b"{\"a\x00\": null}",
+            b"{\"b\":1 \"a\":null}",
+            b"{\"a\":null,}",
+            b"{,\"a\":null}",
+            b"{\"a\":{}: null}",
+            b"[\"a\":null]",
+        ];
+        for text in texts {
+            assert!(without(text).is_err(), "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    /// A file as large as one may be: looking back over what is blank already, each time, took hours.
+    #[test]
+    fn many_members_of_null_are_not_looked_through_again_and_again() {
+        let members = vec![r#""a":null"#; 1 << 20].join(",");
+        check(&format!("{{{members}}}"), "{}");
     }
 }

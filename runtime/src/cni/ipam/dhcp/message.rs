@@ -149,6 +149,12 @@ impl Answer {
         addresses(self.option(number)?).next()
     }
 
+    /// Servers may close a text with NULs (RFC 2132, section 2); an empty one says nothing.
+    fn text_option(&self, number: u8) -> Option<String> {
+        let text = String::from_utf8_lossy(self.option(number)?);
+        Some(text.trim_end_matches('\0').to_string()).filter(|text| !text.is_empty())
+    }
+
     fn seconds(&self, number: u8) -> Option<Duration> {
         let bytes: [u8; 4] = self.option(number)?.try_into().ok()?;
         Some(Duration::from_secs(u32::from_be_bytes(bytes).into()))
@@ -174,7 +180,7 @@ impl Answer {
                 nameservers: addresses(self.option(NAME_SERVERS).unwrap_or_default())
                     .map(|address| address.to_string())
                     .collect(),
-                domain: self.option(DOMAIN).map(|text| String::from_utf8_lossy(text).into_owned()),
+                domain: self.text_option(DOMAIN),
                 ..Dns::default()
             },
             answer: self.bytes.clone(),
@@ -329,6 +335,15 @@ mod tests {
         assert_eq!(shown(lease(&old)), ["192.168.7.0/24 10.1.2.9", "0.0.0.0/0 10.1.2.254"]);
         let new: (u8, &[u8]) = (CLASSLESS_ROUTES, &[0, 10, 1, 2, 1, 12, 172, 16, 10, 1, 2, 8]);
         assert_eq!(shown(lease(&[old[0], new])), ["0.0.0.0/0 10.1.2.1", "172.16.0.0/12 10.1.2.8"]);
+    }
+
+    /// Found by fuzzing: a domain of no letters was told as one.
+    #[test]
+    fn a_domain_without_letters_is_none() {
+        assert_eq!(lease(&[(DOMAIN, b"lan\0")]).reply().dns.domain.as_deref(), Some("lan"));
+        for empty in [&b""[..], b"\0\0"] {
+            assert!(lease(&[(DOMAIN, empty)]).reply().dns.is_empty());
+        }
     }
 
     #[test]
