@@ -5,6 +5,8 @@
 
 pub mod cni;
 pub mod face;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod netlink;
 pub mod oci;
 pub mod sys;

@@ -67,10 +67,13 @@ fn no_file_is_called_utils_or_common() {
     assert_none("files whose names say nothing", vague.map(|path| path.display().to_string()).collect());
 }
 
+/// Inputs that a fuzzer found: a byte more or less, and they are others.
+const CORPORA: &str = "runtime/fuzz/corpus";
+
 #[test]
 fn lines_end_without_blanks_and_files_with_a_newline() {
     let mut offenders = Vec::new();
-    for path in files() {
+    for path in files().into_iter().filter(|path| !path.starts_with(CORPORA)) {
         let Ok(text) = std::fs::read_to_string(root().join(&path)) else { continue };
         let markdown = path.extension().is_some_and(|extension| extension == "md");
         for (index, line) in text.lines().enumerate() {
@@ -83,6 +86,15 @@ fn lines_end_without_blanks_and_files_with_a_newline() {
         }
     }
     assert_none("blanks at the end of lines", offenders);
+}
+
+#[test]
+fn the_fuzz_corpora_are_small() {
+    const BYTES_MAX: u64 = 200_000;
+    let corpora = files().into_iter().filter(|path| path.starts_with(CORPORA));
+    let sizes = corpora.map(|path| root().join(path).metadata().unwrap().len());
+    let bytes: u64 = sizes.sum();
+    assert!(bytes > 0 && bytes <= BYTES_MAX, "{CORPORA}: {bytes} bytes, at most {BYTES_MAX}");
 }
 
 #[test]

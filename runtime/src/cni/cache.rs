@@ -56,7 +56,7 @@ impl Record {
         identity.is_some() && (self.netns_identity.is_none() || identity == self.netns_identity)
     }
 
-    fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         let args =
             self.args.as_deref().unwrap_or_default().split(';').filter_map(|pair| pair.split_once('='));
         let args: Vec<[&str; 2]> = args.map(|(key, value)| [key, value]).collect();
@@ -82,7 +82,7 @@ impl Record {
         object
     }
 
-    fn from_value(value: &Value) -> Result<Record, Error> {
+    pub(crate) fn from_value(value: &Value) -> Result<Record, Error> {
         let fields = Fields::new(value, "")?;
         let wrong = |message: String| Error::new(error::DECODING_FAILURE, message);
         if fields.text("kind")? != Some(KIND) {

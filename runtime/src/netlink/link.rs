@@ -439,7 +439,7 @@ fn bridge_header(index: u32) -> [u8; HEADER_LEN] {
     header
 }
 
-fn parse(payload: &[u8]) -> Option<Link> {
+pub(crate) fn parse(payload: &[u8]) -> Option<Link> {
     let attributes = payload.get(HEADER_LEN..)?;
     let info = find(attributes, IFLA_LINKINFO).unwrap_or_default();
     let number = |kind| find(attributes, kind).and_then(|value| u32_at(value, 0)).unwrap_or(0);

@@ -486,18 +486,19 @@ impl NftSocket {
             Err(Errno::NOENT) => vec![],
             other => other?,
         };
-        let rules = answers.iter().filter_map(|answer| {
-            let attributes = answer.payload.get(GENERATION_HEADER_LEN..)?;
-            // Kernels before the filter by table gave the family's every rule.
-            (text_of(find(attributes, RULE_TABLE)?) == table).then_some(())?;
-            Some(FoundRule {
-                chain: text_of(find(attributes, RULE_CHAIN)?),
-                handle: find(attributes, RULE_HANDLE)?.try_into().ok().map(u64::from_be_bytes)?,
-                comment: find(attributes, RULE_USERDATA).and_then(comment_of).unwrap_or_default(),
-            })
-        });
-        Ok(rules.collect())
+        Ok(answers.iter().filter_map(|answer| parse_rule(&answer.payload, table)).collect())
     }
+}
+
+/// `None` for a rule of another table: kernels before the filter by table gave the family's every rule.
+pub(crate) fn parse_rule(payload: &[u8], table: &str) -> Option<FoundRule> {
+    let attributes = payload.get(GENERATION_HEADER_LEN..)?;
+    (text_of(find(attributes, RULE_TABLE)?) == table).then_some(())?;
+    Some(FoundRule {
+        chain: text_of(find(attributes, RULE_CHAIN)?),
+        handle: find(attributes, RULE_HANDLE)?.try_into().ok().map(u64::from_be_bytes)?,
+        comment: find(attributes, RULE_USERDATA).and_then(comment_of).unwrap_or_default(),
+    })
 }
 
 /// User data is a list of type, length, value.

@@ -393,7 +393,7 @@ pub fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-fn parse_address(payload: &[u8]) -> Option<Address> {
+pub(crate) fn parse_address(payload: &[u8]) -> Option<Address> {
     let attributes = payload.get(ADDRESS_HEADER_LEN..)?;
     let address = find(attributes, IFA_LOCAL).or_else(|| find(attributes, IFA_ADDRESS))?;
     Some(Address {
@@ -404,7 +404,7 @@ fn parse_address(payload: &[u8]) -> Option<Address> {
     })
 }
 
-fn parse_route(payload: &[u8]) -> Option<Route> {
+pub(crate) fn parse_route(payload: &[u8]) -> Option<Route> {
     let attributes = payload.get(ROUTE_HEADER_LEN..)?;
     if *payload.get(7)? != RTN_UNICAST {
         return None;

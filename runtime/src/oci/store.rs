@@ -189,7 +189,7 @@ impl Store {
 }
 
 /// Letters, digits and `_+-.` name a container, as in runc; `.` and `..` don't.
-fn check_id(id: &str) -> Result<(), Error> {
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     let problem = if id.is_empty() {
         return Err(Error::new("container ID cannot be empty"));
     } else if id.len() > ID_BYTES_MAX {
@@ -303,7 +303,7 @@ pub fn process_stat(pid: i32) -> Result<ProcessStat, Error> {
 }
 
 /// The name, field 2, is in parentheses and may itself hold some, and spaces.
-fn parse_stat(text: &str) -> Option<ProcessStat> {
+pub(crate) fn parse_stat(text: &str) -> Option<ProcessStat> {
     let rest = &text[text.rfind(')')? + 1..];
     let fields: Vec<&str> = rest.split_whitespace().collect();
     Some(ProcessStat {

@@ -39,6 +39,22 @@ struct Pool {
     wanted: Vec<IpAddr>,
 }
 
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(plan: &NetPlan) -> Result<(), Error> {
+    data_dir(plan)?;
+    let pool = Pool::new(plan)?;
+    for range in pool.sets.iter().flatten() {
+        assert!(range.start <= range.end, "{range:?}");
+        assert!(range.subnet.contains(range.start) && range.subnet.contains(range.end), "{range:?}");
+        assert!(range.holds(to_address(to_number(range.start), range.start.is_ipv4())), "{range:?}");
+    }
+    Ok(())
+}
+
 /// Runs a verb.
 ///
 /// # Errors

@@ -15,6 +15,15 @@ use crate::cni::reply::Reply;
 use crate::cni::reply::Route;
 use crate::cni::version::Version;
 
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read_reply(plan: &NetPlan) -> Result<Reply, Error> {
+    read(plan)
+}
+
 /// Runs a verb.
 ///
 /// # Errors

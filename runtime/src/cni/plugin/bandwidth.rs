@@ -84,6 +84,15 @@ fn bucket(fields: &Fields<'_>, rate_key: &str, burst_key: &str) -> Result<Option
     Ok(Some(Bucket { rate, burst, limit: u32::try_from(waiting).unwrap_or(u32::MAX) }))
 }
 
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(plan: &NetPlan) -> Result<(), Error> {
+    Bandwidth::new(plan).map(drop)
+}
+
 /// Runs a verb.
 ///
 /// # Errors

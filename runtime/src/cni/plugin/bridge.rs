@@ -105,7 +105,15 @@ impl Bridge {
 /// # Errors
 /// As `interface::run`.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    interface::run(plan, |plan| Ok(Box::new(Bridge::new(plan)?)))
+    interface::run(plan, read)
+}
+
+/// Reads the plugin's own fields.
+///
+/// # Errors
+/// Codes 6 and 7.
+pub fn read(plan: &NetPlan) -> Result<Box<dyn Driver>, Error> {
+    Ok(Box::new(Bridge::new(plan)?))
 }
 
 impl Driver for Bridge {

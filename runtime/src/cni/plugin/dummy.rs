@@ -19,7 +19,15 @@ struct Dummy;
 /// # Errors
 /// As `interface::run`.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    interface::run(plan, |_| Ok(Box::new(Dummy)))
+    interface::run(plan, read)
+}
+
+/// Reads the plugin's own fields.
+///
+/// # Errors
+/// Codes 6 and 7.
+pub fn read(_plan: &NetPlan) -> Result<Box<dyn Driver>, Error> {
+    Ok(Box::new(Dummy))
 }
 
 impl Driver for Dummy {

@@ -53,6 +53,16 @@ fn fixed() -> Vec<Vec<Expression>> {
     [ADMIN, ISOLATION_FROM, CONTAINERS].map(|chain| vec![Expression::Verdict(Verdict::Jump(chain))]).to_vec()
 }
 
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(plan: &NetPlan) -> Result<Vec<(Family, Rule)>, Error> {
+    let rules = rules_of(plan, is_same_bridge(plan)?)?;
+    Ok(rules.into_iter().map(|rule| (TABLE.family, rule)).collect())
+}
+
 /// Runs a verb.
 ///
 /// # Errors

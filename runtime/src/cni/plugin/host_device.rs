@@ -44,16 +44,22 @@ struct HostDevice {
 /// # Errors
 /// As `interface::run`.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    interface::run(plan, |plan| {
-        let device = Device::read(plan)?;
-        let driver = match &device {
-            Device::Folder(folder, Some(_)) => std::fs::read_link(folder.join("driver")).ok(),
-            _ => None,
-        };
-        let name = driver.as_ref().and_then(|path| path.file_name()?.to_str());
-        let is_userspace = name.is_some_and(|name| USERSPACE_DRIVERS.contains(&name));
-        Ok(Box::new(HostDevice { device, is_userspace }))
-    })
+    interface::run(plan, read)
+}
+
+/// Reads the plugin's own fields.
+///
+/// # Errors
+/// Codes 6 and 7.
+pub fn read(plan: &NetPlan) -> Result<Box<dyn Driver>, Error> {
+    let device = Device::read(plan)?;
+    let driver = match &device {
+        Device::Folder(folder, Some(_)) => std::fs::read_link(folder.join("driver")).ok(),
+        _ => None,
+    };
+    let name = driver.as_ref().and_then(|path| path.file_name()?.to_str());
+    let is_userspace = name.is_some_and(|name| USERSPACE_DRIVERS.contains(&name));
+    Ok(Box::new(HostDevice { device, is_userspace }))
 }
 
 impl Device {

@@ -28,28 +28,34 @@ struct Ipvlan {
 /// # Errors
 /// As `interface::run`.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    interface::run(plan, |plan| {
-        let fields = plan.fields()?;
-        let mode = match fields.text("mode")?.unwrap_or_default() {
-            "" | "l2" => 0, // IPVLAN_MODE_*
-            "l3" => 1,
-            "l3s" => 2,
-            other => {
-                let message = format!("field mode: {other:?} is none of l2, l3, l3s");
-                return Err(Error::new(error::INVALID_CONFIG, message));
-            }
-        };
-        let mut master = Master::read(&fields)?;
-        // CHECK's prevResult is the result of the whole list, so it says nothing of a master.
-        if let (None, Some(previous), Command::Add) = (&master.name, &plan.previous, plan.command) {
-            let [only] = previous.interfaces.as_slice() else {
-                let message = "field master is missing, and prevResult names no single interface to take";
-                return Err(Error::new(error::INVALID_CONFIG, message));
-            };
-            master.name = Some(only.name.clone());
+    interface::run(plan, read)
+}
+
+/// Reads the plugin's own fields.
+///
+/// # Errors
+/// Codes 6 and 7.
+pub fn read(plan: &NetPlan) -> Result<Box<dyn Driver>, Error> {
+    let fields = plan.fields()?;
+    let mode = match fields.text("mode")?.unwrap_or_default() {
+        "" | "l2" => 0, // IPVLAN_MODE_*
+        "l3" => 1,
+        "l3s" => 2,
+        other => {
+            let message = format!("field mode: {other:?} is none of l2, l3, l3s");
+            return Err(Error::new(error::INVALID_CONFIG, message));
         }
-        Ok(Box::new(Ipvlan { master, mode }))
-    })
+    };
+    let mut master = Master::read(&fields)?;
+    // CHECK's prevResult is the result of the whole list, so it says nothing of a master.
+    if let (None, Some(previous), Command::Add) = (&master.name, &plan.previous, plan.command) {
+        let [only] = previous.interfaces.as_slice() else {
+            let message = "field master is missing, and prevResult names no single interface to take";
+            return Err(Error::new(error::INVALID_CONFIG, message));
+        };
+        master.name = Some(only.name.clone());
+    }
+    Ok(Box::new(Ipvlan { master, mode }))
 }
 
 impl Driver for Ipvlan {

@@ -27,22 +27,28 @@ struct Macvlan {
 /// # Errors
 /// As `interface::run`.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    interface::run(plan, |plan| {
-        let fields = plan.fields()?;
-        let mode = match fields.text("mode")?.unwrap_or_default() {
-            "private" => 1, // MACVLAN_MODE_*
-            "vepa" => 2,
-            "" | "bridge" => 4,
-            "passthru" => 8,
-            other => {
-                let message = format!("field mode: {other:?} is none of bridge, private, vepa, passthru");
-                return Err(Error::new(error::INVALID_CONFIG, message));
-            }
-        };
-        let queue_len = fields.number("bcqueuelen")?.filter(|len| *len != 0);
-        let master = Master::read(&fields)?;
-        Ok(Box::new(Macvlan { master, mode, queue_len, mac: plan.wanted_mac()? }))
-    })
+    interface::run(plan, read)
+}
+
+/// Reads the plugin's own fields.
+///
+/// # Errors
+/// Codes 6 and 7.
+pub fn read(plan: &NetPlan) -> Result<Box<dyn Driver>, Error> {
+    let fields = plan.fields()?;
+    let mode = match fields.text("mode")?.unwrap_or_default() {
+        "private" => 1, // MACVLAN_MODE_*
+        "vepa" => 2,
+        "" | "bridge" => 4,
+        "passthru" => 8,
+        other => {
+            let message = format!("field mode: {other:?} is none of bridge, private, vepa, passthru");
+            return Err(Error::new(error::INVALID_CONFIG, message));
+        }
+    };
+    let queue_len = fields.number("bcqueuelen")?.filter(|len| *len != 0);
+    let master = Master::read(&fields)?;
+    Ok(Box::new(Macvlan { master, mode, queue_len, mac: plan.wanted_mac()? }))
 }
 
 impl Driver for Macvlan {

@@ -131,6 +131,56 @@ pub fn execute(name: &str, request: Request) -> Result<Option<Value>, Error> {
     run(&plan)
 }
 
+/// Reads what ADD is to do as the plugin `name` does, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// The plugin's.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(name: &str, plan: &NetPlan) -> Result<(), Error> {
+    use crate::netlink::nft::Batch;
+    unsupported::refuse(name, &plan.fields()?)?;
+    let driver: fn(&NetPlan) -> Result<Box<dyn interface::Driver>, Error> = match name {
+        "bandwidth" => return bandwidth::read(plan),
+        "dhcp" => {
+            return dhcp::read(plan)
+                .map(|options| assert!(options.iter().all(|(_, value)| value.len() < 256)));
+        }
+        "firewall" | "portmap" => {
+            let read = if name == "firewall" { firewall::read } else { portmap::read };
+            for (family, rule) in read(plan)? {
+                Batch::new(family, "x", None).add_rule(&rule);
+            }
+            return Ok(());
+        }
+        "host-local" => return host_local::read(plan),
+        "loopback" => return Ok(()),
+        "sbr" => return sbr::read(plan),
+        "static" => return static_addresses::read_reply(plan)?.to_json(plan.version).map(drop),
+        "tuning" => {
+            for (path, _) in tuning::read(plan)? {
+                let below = path.strip_prefix("/proc/sys/net/").is_some_and(|rest| !rest.is_empty());
+                assert!(below && !path.split('/').any(|part| part == ".."), "{path}");
+            }
+            return Ok(());
+        }
+        "vrf" => return vrf::read(plan),
+        "bridge" => bridge::read,
+        "dummy" => dummy::read,
+        "host-device" => host_device::read,
+        "ipvlan" => ipvlan::read,
+        "macvlan" => macvlan::read,
+        "ptp" => ptp::read,
+        "tap" => tap::read,
+        "vlan" => vlan::read,
+        other => panic!("{other}: no plugin that can be read"),
+    };
+    let driver = driver(plan)?;
+    super::ipam::kind(plan)?;
+    let mut reply = plan.previous.clone().unwrap_or_default();
+    driver.complete(&mut reply)?;
+    reply.to_json(plan.version).map(drop)
+}
+
 /// Contract rule 8: whoever hands over the plugin's own namespace has made a mistake that would cost the host its network.
 fn refuse_own_namespace(plan: &NetPlan) -> Result<(), Error> {
     let Some(path) = plan.netns.as_ref().filter(|_| !plan.netns_override) else { return Ok(()) };

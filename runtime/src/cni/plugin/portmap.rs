@@ -132,6 +132,22 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(plan: &NetPlan) -> Result<Vec<(Family, Rule)>, Error> {
+    let map = PortMap::new(plan)?;
+    let mut rules = Vec::new();
+    for (table, v4) in [(&IP, true), (&IP6, false)] {
+        let Some(ip) = container_ip(plan, v4)? else { continue };
+        let own = map.rules(table.family, ip, &rules::comment(&plan.attachment));
+        rules.extend(own.into_iter().map(|rule| (table.family, rule)));
+    }
+    Ok(rules)
+}
+
 /// Runs a verb.
 ///
 /// # Errors

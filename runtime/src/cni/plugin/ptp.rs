@@ -41,11 +41,17 @@ struct Ptp {
 /// # Errors
 /// As `interface::run`.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    interface::run(plan, |plan| {
-        let fields = plan.fields()?;
-        let mtu = fields.number("mtu")?.filter(|mtu| *mtu != 0);
-        Ok(Box::new(Ptp { mtu, ip_masq: fields.flag("ipMasq")? }))
-    })
+    interface::run(plan, read)
+}
+
+/// Reads the plugin's own fields.
+///
+/// # Errors
+/// Codes 6 and 7.
+pub fn read(plan: &NetPlan) -> Result<Box<dyn Driver>, Error> {
+    let fields = plan.fields()?;
+    let mtu = fields.number("mtu")?.filter(|mtu| *mtu != 0);
+    Ok(Box::new(Ptp { mtu, ip_masq: fields.flag("ipMasq")? }))
 }
 
 impl Driver for Ptp {

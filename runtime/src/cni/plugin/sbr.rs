@@ -24,6 +24,16 @@ use crate::netlink::route::policy::SourceRule;
 /// The first table that is looked at; as the reference has it.
 const FIRST_TABLE: u32 = 100;
 
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(plan: &NetPlan) -> Result<(), Error> {
+    plan.fields()?.number("table")?;
+    own_ips(plan).map(drop)
+}
+
 /// Runs a verb.
 ///
 /// # Errors

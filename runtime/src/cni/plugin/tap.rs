@@ -30,16 +30,22 @@ struct Tap {
 /// # Errors
 /// As `interface::run`.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    interface::run(plan, |plan| {
-        let fields = plan.fields()?;
-        Ok(Box::new(Tap {
-            mtu: fields.number("mtu")?.filter(|mtu| *mtu != 0),
-            mac: plan.wanted_mac()?,
-            owner: fields.number("owner")?,
-            group: fields.number("group")?,
-            multi_queue: fields.flag("multiQueue")?,
-        }))
-    })
+    interface::run(plan, read)
+}
+
+/// Reads the plugin's own fields.
+///
+/// # Errors
+/// Codes 6 and 7.
+pub fn read(plan: &NetPlan) -> Result<Box<dyn Driver>, Error> {
+    let fields = plan.fields()?;
+    Ok(Box::new(Tap {
+        mtu: fields.number("mtu")?.filter(|mtu| *mtu != 0),
+        mac: plan.wanted_mac()?,
+        owner: fields.number("owner")?,
+        group: fields.number("group")?,
+        multi_queue: fields.flag("multiQueue")?,
+    }))
 }
 
 impl Driver for Tap {

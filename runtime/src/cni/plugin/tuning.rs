@@ -124,6 +124,18 @@ fn set(change: &mut LinkChange<'_>, flag: u32, on: Option<bool>) {
     }
 }
 
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(plan: &NetPlan) -> Result<Vec<(String, String)>, Error> {
+    data_dir(plan)?;
+    let tuning = Tuning::new(plan)?;
+    tuning.change();
+    allowed_paths(plan, &tuning, Path::new("/nonexistent"))
+}
+
 /// Runs a verb.
 ///
 /// # Errors

@@ -24,12 +24,18 @@ struct Vlan {
 /// # Errors
 /// As `interface::run`.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    interface::run(plan, |plan| {
-        let fields = plan.fields()?;
-        let master = Master::read(&fields)?;
-        fields.required("master", master.name.as_ref())?;
-        Ok(Box::new(Vlan { master, id: fields.vlan("vlanId", 0)?.unwrap_or(0) }))
-    })
+    interface::run(plan, read)
+}
+
+/// Reads the plugin's own fields.
+///
+/// # Errors
+/// Codes 6 and 7.
+pub fn read(plan: &NetPlan) -> Result<Box<dyn Driver>, Error> {
+    let fields = plan.fields()?;
+    let master = Master::read(&fields)?;
+    fields.required("master", master.name.as_ref())?;
+    Ok(Box::new(Vlan { master, id: fields.vlan("vlanId", 0)?.unwrap_or(0) }))
 }
 
 impl Driver for Vlan {

@@ -56,6 +56,15 @@ fn table_of(link: &Link) -> Option<u32> {
     if link.kind == "vrf" { link.number(MODE) } else { None }
 }
 
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(plan: &NetPlan) -> Result<(), Error> {
+    Vrf::new(plan).map(drop)
+}
+
 /// Runs a verb.
 ///
 /// # Errors

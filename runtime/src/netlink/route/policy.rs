@@ -94,15 +94,7 @@ impl RouteSocket {
     /// The kernel's.
     pub fn source_rules(&mut self) -> Result<Vec<SourceRule>, Errno> {
         let answers = self.0.dump(|| Message::new(RTM_GETRULE, REQUEST | DUMP, &[0; RULE_HEADER_LEN]))?;
-        let rules = answers.iter().filter_map(|answer| {
-            let attributes = answer.payload.get(RULE_HEADER_LEN..)?;
-            let address = address_of(find(attributes, FRA_SRC)?)?;
-            Some(SourceRule {
-                source: Network { address, prefix: *answer.payload.get(2)? },
-                table: u32_at(find(attributes, FRA_TABLE)?, 0)?,
-            })
-        });
-        Ok(rules.collect())
+        Ok(answers.iter().filter_map(|answer| parse_rule(&answer.payload)).collect())
     }
 
     /// The routes of the main table that leave by an interface, those of the kernel's own making too.
@@ -111,22 +103,7 @@ impl RouteSocket {
     /// The kernel's.
     pub fn held_routes(&mut self, index: u32) -> Result<Vec<HeldRoute>, Errno> {
         let answers = self.0.dump(|| Message::new(RTM_GETROUTE, REQUEST | DUMP, &[0; ROUTE_HEADER_LEN]))?;
-        let routes = answers.iter().filter_map(|answer| {
-            let payload = &answer.payload;
-            let attributes = payload.get(ROUTE_HEADER_LEN..)?;
-            let number = |kind| find(attributes, kind).and_then(|value| u32_at(value, 0));
-            let is_held = *payload.get(7)? == RTN_UNICAST
-                && number(RTA_OIF) == Some(index)
-                && number(RTA_TABLE) == Some(RT_TABLE_MAIN);
-            is_held.then(|| HeldRoute {
-                gateway: find(attributes, RTA_GATEWAY).and_then(address_of),
-                source: find(attributes, RTA_PREFSRC).and_then(address_of),
-                is_v4: payload[0] == 2,
-                scope: payload[6],
-                payload: payload.clone(),
-            })
-        });
-        Ok(routes.collect())
+        Ok(answers.iter().filter_map(|answer| parse_held_route(&answer.payload, index)).collect())
     }
 
     /// Makes a route once more, in another table; one to the same destination gives way.
@@ -165,6 +142,38 @@ impl HeldRoute {
         message.native_u32(RTA_TABLE, table);
         message
     }
+}
+
+fn parse_rule(payload: &[u8]) -> Option<SourceRule> {
+    let attributes = payload.get(RULE_HEADER_LEN..)?;
+    let address = address_of(find(attributes, FRA_SRC)?)?;
+    Some(SourceRule {
+        source: Network { address, prefix: *payload.get(2)? },
+        table: u32_at(find(attributes, FRA_TABLE)?, 0)?,
+    })
+}
+
+fn parse_held_route(payload: &[u8], index: u32) -> Option<HeldRoute> {
+    let attributes = payload.get(ROUTE_HEADER_LEN..)?;
+    let number = |kind| find(attributes, kind).and_then(|value| u32_at(value, 0));
+    let is_held = *payload.get(7)? == RTN_UNICAST
+        && number(RTA_OIF) == Some(index)
+        && number(RTA_TABLE) == Some(RT_TABLE_MAIN);
+    is_held.then(|| HeldRoute {
+        gateway: find(attributes, RTA_GATEWAY).and_then(address_of),
+        source: find(attributes, RTA_PREFSRC).and_then(address_of),
+        is_v4: payload[0] == 2,
+        scope: payload[6],
+        payload: payload.to_vec(),
+    })
+}
+
+/// Reads a payload as each kind of answer, and writes a route that it holds: for `crate::fuzz`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(payload: &[u8]) -> (Option<SourceRule>, Option<Vec<u8>>) {
+    let held = parse_held_route(payload, 1);
+    let copy = held.map(|route| route.message(RTM_NEWROUTE, REQUEST | ACK | CREATE | REPLACE, 7).finish(1));
+    (parse_rule(payload), copy)
 }
 
 fn rule_message(kind: u16, flags: u16, rule: &SourceRule) -> Message {

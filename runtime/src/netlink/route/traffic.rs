@@ -83,15 +83,7 @@ impl RouteSocket {
     /// The kernel's.
     pub fn bucket(&mut self, index: u32) -> Result<Option<(u64, u32)>, Errno> {
         let answers = self.0.dump(|| Message::new(RTM_GETQDISC, REQUEST | DUMP, &header(index, 0, 0, 0)))?;
-        Ok(answers.iter().filter(|answer| is_at(answer, index, ROOT)).find_map(|answer| {
-            let options = options_of(answer, "tbf")?;
-            let parms = find(options, TCA_TBF_PARMS)?;
-            let rate = match find(options, TCA_TBF_RATE64) {
-                Some(rate) => rate.try_into().ok().map(u64::from_ne_bytes)?,
-                None => u64::from(u32_at(parms, 8)?),
-            };
-            Some((rate, u32_at(parms, 24)?))
-        }))
+        Ok(answers.iter().filter(|answer| is_at(answer, index, ROOT)).find_map(parse_bucket))
     }
 
     /// Sends everything that comes in by a link out by another one first.
@@ -128,10 +120,7 @@ impl RouteSocket {
             Err(Errno::INVAL | Errno::NOENT) => return Ok(None), // no such qdisc
             other => other?,
         };
-        Ok(answers.iter().filter(|answer| is_at(answer, index, INGRESS_HANDLE)).find_map(|answer| {
-            let action = find(find(options_of(answer, "matchall")?, TCA_MATCHALL_ACT)?, 1)?;
-            u32_at(find(find(action, TCA_ACT_OPTIONS)?, TCA_MIRRED_PARMS)?, 24)
-        }))
+        Ok(answers.iter().filter(|answer| is_at(answer, index, INGRESS_HANDLE)).find_map(parse_redirection))
     }
 
     /// Takes away what `add_bucket` and `redirect_incoming` made of a link; what is not there is fine.
@@ -167,6 +156,28 @@ fn new(kind: u16, header: [u8; HEADER_LEN], name: &str) -> Message {
 
 fn is_at(answer: &Received, index: u32, parent: u32) -> bool {
     u32_at(&answer.payload, 4) == Some(index) && u32_at(&answer.payload, 12) == Some(parent)
+}
+
+/// Rate and limit.
+fn parse_bucket(answer: &Received) -> Option<(u64, u32)> {
+    let options = options_of(answer, "tbf")?;
+    let parms = find(options, TCA_TBF_PARMS)?;
+    let rate = match find(options, TCA_TBF_RATE64) {
+        Some(rate) => rate.try_into().ok().map(u64::from_ne_bytes)?,
+        None => u64::from(u32_at(parms, 8)?),
+    };
+    Some((rate, u32_at(parms, 24)?))
+}
+
+fn parse_redirection(answer: &Received) -> Option<u32> {
+    let action = find(find(options_of(answer, "matchall")?, TCA_MATCHALL_ACT)?, 1)?;
+    u32_at(find(find(action, TCA_ACT_OPTIONS)?, TCA_MIRRED_PARMS)?, 24)
+}
+
+/// Reads an answer as each kind: for `crate::fuzz`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(answer: &Received) -> (Option<(u64, u32)>, Option<u32>) {
+    (parse_bucket(answer), parse_redirection(answer))
 }
 
 fn options_of<'a>(answer: &'a Received, kind: &str) -> Option<&'a [u8]> {

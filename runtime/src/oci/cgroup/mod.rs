@@ -5,12 +5,12 @@
 //! or touch a cgroup above the container's but to make the way to it.
 
 mod create;
-mod devices;
+pub(crate) mod devices;
 mod dir;
 mod events;
 mod facts;
 mod fs;
-mod limits;
+pub(crate) mod limits;
 mod plan;
 mod stats;
 

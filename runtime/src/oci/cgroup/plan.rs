@@ -24,7 +24,7 @@ pub struct CgroupPlan {
     /// What the root hands down at most.
     pub(super) controllers: Vec<String>,
     pub(super) settings: Vec<Setting>,
-    pub(super) devices: Vec<devices::Rule>,
+    pub(crate) devices: Vec<devices::Rule>,
     /// Whether config.json names no path.
     is_unnamed: bool,
 }

@@ -186,7 +186,7 @@ impl Exec {
 }
 
 /// What a process.json leaves out is as the container's own process has it, in these parts; so runc has it.
-fn completed(process: Process, own: Option<&Process>) -> Process {
+pub(crate) fn completed(process: Process, own: Option<&Process>) -> Process {
     let own = own.cloned().unwrap_or_default();
     let or = |text: String, own: String| if text.is_empty() { own } else { text };
     Process {
@@ -202,7 +202,7 @@ fn completed(process: Process, own: Option<&Process>) -> Process {
 }
 
 /// `UID` or `UID:GID`, decimal (CVE-2026-30892: nothing else, and nothing that overflows).
-fn parse_user(text: &str) -> Result<User, Error> {
+pub(crate) fn parse_user(text: &str) -> Result<User, Error> {
     let number = |word: &str| {
         let digits = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
         let id = digits.then(|| word.parse::<u32>().ok()).flatten();

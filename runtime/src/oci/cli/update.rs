@@ -144,7 +144,7 @@ impl Update {
 /// More than any real section; a limit so that a wrong file does not fill the memory.
 const JSON_BYTES_MAX: u64 = 1 << 20;
 
-fn from_json(name: &str, from: impl Read) -> Result<Resources, Error> {
+pub(crate) fn from_json(name: &str, from: impl Read) -> Result<Resources, Error> {
     let mut text = Vec::new();
     from.take(JSON_BYTES_MAX + 1)
         .read_to_end(&mut text)
@@ -158,7 +158,7 @@ fn from_json(name: &str, from: impl Read) -> Result<Resources, Error> {
 }
 
 /// A number of bytes with a binary unit: `50M`, `1.5g`, `100KiB`, `4096`; `-1` for no limit.
-fn parse_bytes(text: &str) -> Result<i64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<i64, String> {
     if text == "-1" {
         return Ok(-1);
     }

@@ -5,8 +5,8 @@
 //! runc does (through libseccomp) holds, so that a profile means the same under both.
 
 mod arch;
-#[cfg(test)]
-mod oracle;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod oracle;
 mod program;
 mod rules;
 mod tables;

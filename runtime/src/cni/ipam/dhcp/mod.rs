@@ -11,7 +11,7 @@ pub mod daemon;
 
 mod client;
 mod lease_file;
-mod message;
+pub(crate) mod message;
 
 use std::io::Read;
 use std::io::Write;
@@ -43,7 +43,20 @@ const OPTION_NAMES: [(&str, u8); 6] = [
 ];
 
 /// Options and their values.
-type Options = Vec<(u8, Vec<u8>)>;
+pub(crate) type Options = Vec<(u8, Vec<u8>)>;
+
+/// Reads what ADD is to do, and does none of it: for `crate::fuzz`.
+///
+/// # Errors
+/// Codes 6 and 7.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(plan: &NetPlan) -> Result<Options, Error> {
+    let fields = plan.fields()?;
+    let ipam = fields.required("ipam", fields.object("ipam")?)?;
+    ipam.text("daemonSocketPath")?;
+    adjust(&ipam, &mut plan.previous.clone().unwrap_or_default())?;
+    options_of(plan)
+}
 
 /// Runs a verb.
 ///
