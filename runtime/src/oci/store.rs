@@ -103,17 +103,24 @@ impl Store {
         Store { root, rootless }
     }
 
+    /// The folder of all containers, made where it is missing.
+    ///
+    /// # Errors
+    /// mkdir(2)'s.
+    pub fn make_root(&self) -> Result<&Path, Error> {
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700).recursive(true).create(&self.root).step("make", self.root.display())?;
+        Ok(&self.root)
+    }
+
     /// Makes the folder of a new container; it is empty and nobody else's.
     ///
     /// # Errors
     /// An id that is none, or in use.
     pub fn claim(&self, id: &str) -> Result<PathBuf, Error> {
         check_id(id)?;
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o700);
-        builder.recursive(true).create(&self.root).step("make", self.root.display())?;
-        let folder = self.root.join(id);
-        match builder.recursive(false).create(&folder) {
+        let folder = self.make_root()?.join(id);
+        match fs::DirBuilder::new().mode(0o700).create(&folder) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 Err(Error::new(format!("container with given ID already exists: {id}")))
             }

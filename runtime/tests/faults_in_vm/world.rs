@@ -21,7 +21,8 @@ pub fn traces() -> BTreeSet<String> {
         // Services of the machine come and go in its root cgroup; what a runtime starts is its program or in a cgroup.
         let Ok(program) = std::fs::read_link(entry.path().join("exe")) else { continue };
         let cgroup = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        if cgroup.trim() != "0::/" || program.to_string_lossy().contains("coracle") {
+        let ours = program.ends_with("runc") || program.to_string_lossy().contains("coracle");
+        if cgroup.trim() != "0::/" || ours {
             traces.insert(format!("process {pid} {} {}", program.display(), cgroup.trim()));
         }
     }

@@ -138,7 +138,7 @@ impl Create {
         store.folder(&self.common.id)?;
         let (mut plan, spec) = self.common.plan()?;
         check_terminal(plan.process.terminal, true, self.common.console_socket.as_deref())?;
-        seal::ensure()?;
+        seal::ensure(store.make_root()?)?;
         let created = parent::create(store, &mut plan, spec, &self.common.options(false)?)?;
         created.undo.keep();
         Ok(())
@@ -154,7 +154,7 @@ impl Run {
         store.folder(&self.common.id)?;
         let (mut plan, spec) = self.common.plan()?;
         check_terminal(plan.process.terminal, self.detach, self.common.console_socket.as_deref())?;
-        seal::ensure()?;
+        seal::ensure(store.make_root()?)?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };
         if !self.detach && !self.no_subreaper {
             sys::process::set_child_subreaper(true).step("become", "a subreaper")?;

@@ -100,14 +100,14 @@ impl Exec {
         }
         // Before a file is read that can be read only once, from a pipe.
         if self.process.is_some() {
-            seal::ensure()?;
+            seal::ensure(&container.folder)?;
         }
         let wanted = self.wanted(&container)?;
         let mut plan = process::plan(&wanted)?;
         plan.hand_on_sockets(activation::sockets());
         check_terminal(plan.terminal, self.detach, self.console_socket.as_deref())?;
         let place = self.place(&container)?;
-        seal::ensure()?;
+        seal::ensure(&container.folder)?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };
         let preserve_fds = activation::sockets() + self.preserve_fds;
         let started =
