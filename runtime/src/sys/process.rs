@@ -34,8 +34,8 @@ pub enum Side {
     Child,
 }
 
-/// Makes a child like fork(2), or with CLONE_PARENT a sibling, in the new namespaces of `flags` (CLONE_NEW*) and, if given, in `cgroup`
-/// ([clone3(2)](https://man7.org/linux/man-pages/man2/clone.2.html) with CLONE_PIDFD and CLONE_INTO_CGROUP).
+/// Makes a child like fork(2) but with no signal handled, or with CLONE_PARENT a sibling, in the new namespaces of `flags` (CLONE_NEW*) and, if given, in `cgroup`
+/// ([clone3(2)](https://man7.org/linux/man-pages/man2/clone.2.html) with CLONE_PIDFD, CLONE_CLEAR_SIGHAND and CLONE_INTO_CGROUP).
 ///
 /// # Errors
 /// clone3(2)'s; EBUSY or EACCES can come from the cgroup.
@@ -55,10 +55,11 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Errno>
         set_tid_size: u64,
         cgroup: u64,
     }
+    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: libc::c_int = -1;
     let mut arguments = Arguments {
-        flags: flags | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         // A sibling's is the caller's own; the kernel refuses another word on it.
         exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },

@@ -32,18 +32,27 @@ pub fn take_all() -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Blocks nothing and resets every handler: what a program expects when it starts (signal(7)).
+/// Blocks nothing and ignores nothing: what a program expects when it starts (signal(7)). For a child of
+/// `process::clone3`, which has no handlers.
 pub fn reset() {
+    let ignored = ignored();
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set that sigprocmask reads; SIG_DFL is valid for every signal, and a number
     // for which it may not be set (KILL, STOP) is refused without harm.
     unsafe {
-        for signal in 1..=libc::SIGRTMAX() {
+        for signal in (1..=libc::SIGRTMAX()).filter(|signal| ignored & 1 << (signal - 1) != 0) {
             libc::signal(signal, libc::SIG_DFL);
         }
         libc::sigemptyset(set.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
     }
+}
+
+/// The signals that this process ignores, a bit each (proc_pid_status(5), SigIgn); all where that can't be read.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    field.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
 /// Lets `signals` end this process, with the exit status that a shell gives for them, also where it is the first of a

@@ -136,9 +136,10 @@ impl Create {
     /// Whatever failed; nothing is left then.
     pub fn run(&self, store: &Store) -> Result<(), Error> {
         store.folder(&self.common.id)?;
+        // First: whatever is read before is read twice.
+        seal::ensure(store.make_root()?)?;
         let (mut plan, spec) = self.common.plan()?;
         check_terminal(plan.process.terminal, true, self.common.console_socket.as_deref())?;
-        seal::ensure(store.make_root()?)?;
         let created = parent::create(store, &mut plan, spec, &self.common.options(false)?)?;
         created.undo.keep();
         Ok(())
@@ -152,9 +153,9 @@ impl Run {
     /// Whatever failed; nothing is left then.
     pub fn run(&self, store: &Store) -> Result<i32, Error> {
         store.folder(&self.common.id)?;
+        seal::ensure(store.make_root()?)?;
         let (mut plan, spec) = self.common.plan()?;
         check_terminal(plan.process.terminal, self.detach, self.common.console_socket.as_deref())?;
-        seal::ensure(store.make_root()?)?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };
         if !self.detach && !self.no_subreaper {
             sys::process::set_child_subreaper(true).step("become", "a subreaper")?;

@@ -98,16 +98,13 @@ impl Exec {
             }
             _ => {}
         }
-        // Before a file is read that can be read only once, from a pipe.
-        if self.process.is_some() {
-            seal::ensure(&container.folder)?;
-        }
+        // First: whatever is read before is read twice, and a pipe can be read only once.
+        seal::ensure(&container.folder)?;
         let wanted = self.wanted(&container)?;
         let mut plan = process::plan(&wanted)?;
         plan.hand_on_sockets(activation::sockets());
         check_terminal(plan.terminal, self.detach, self.console_socket.as_deref())?;
         let place = self.place(&container)?;
-        seal::ensure(&container.folder)?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };
         let preserve_fds = activation::sockets() + self.preserve_fds;
         let started =

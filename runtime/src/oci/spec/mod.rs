@@ -85,7 +85,8 @@ pub fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Error> {
         )),
         _ => Error::new(format!("{}: {error}", path.display())),
     })?;
-    let mut bytes = Vec::new();
+    // Most fit into this: then one read(2) and the end.
+    let mut bytes = Vec::with_capacity(1 << 14);
     let read = file.take(BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::new(format!("{}: {error}", path.display())))?;
     if bytes.len() as u64 > BYTES_MAX {

@@ -118,6 +118,23 @@ pub fn default_rules() -> Vec<DeviceRule> {
 /// # Errors
 /// Each names the node.
 pub fn apply(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Error> {
+    // Nodes have the modes that they are to have.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = make_nodes(nodes, root, bind);
+    rustix::process::umask(umask);
+    made?;
+    let dev = inside::make(root, Path::new("/dev"), Make::Folder, Mode::from_raw_mode(0o755))
+        .step("open", "/dev")?;
+    for (name, target) in LINKS {
+        match rustix::fs::symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).step("make the link", format!("/dev/{name}")),
+        }
+    }
+    Ok(())
+}
+
+fn make_nodes(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Error> {
     for node in nodes {
         let name = node.path.display();
         let made = if bind { Err(Errno::PERM) } else { make_node(node, root) };
@@ -125,14 +142,6 @@ pub fn apply(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Err
             // Root of the runtime's own user namespace, which no plan knows of, may make none either.
             Err(Errno::PERM) => bind_node(node, root).step("bind the device", name)?,
             done => done.step("make the device", name)?,
-        }
-    }
-    let dev = inside::make(root, Path::new("/dev"), Make::Folder, Mode::from_raw_mode(0o755))
-        .step("open", "/dev")?;
-    for (name, target) in LINKS {
-        match rustix::fs::symlinkat(target, &dev, name) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno).step("make the link", format!("/dev/{name}")),
         }
     }
     Ok(())
@@ -151,7 +160,9 @@ fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<(), Errno> {
         }
         Err(errno) => return Err(errno),
     }
-    rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(node.mode), AtFlags::empty())?;
+    if (node.uid, node.gid) == (0, 0) {
+        return Ok(());
+    }
     let (uid, gid) = (rustix::fs::Uid::from_raw(node.uid), rustix::fs::Gid::from_raw(node.gid));
     rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
@@ -166,7 +177,7 @@ fn is_that(node: &Node, stat: &rustix::fs::Stat) -> Result<(), Errno> {
 fn bind_node(node: &Node, root: BorrowedFd<'_>) -> Result<(), Errno> {
     let mount = mounts::clone_tree(&node.path, false)?;
     is_that(node, &rustix::fs::statat(mount.as_fd(), c"", AtFlags::EMPTY_PATH)?)?;
-    let target = inside::make(root, &node.path, Make::File, Mode::from_raw_mode(0o666))?;
+    let target = inside::make(root, &node.path, Make::File, Mode::from_raw_mode(0o644))?;
     mounts::attach(&mount, &target)
 }
 
