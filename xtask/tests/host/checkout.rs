@@ -171,7 +171,11 @@ impl Checkout {
 
     /// Starts xtask as a terminal does: leader of a process group of its own, which Ctrl-C reaches as a whole.
     pub fn start(&self, words: &[&str]) -> Child {
-        let mut command = self.command(words);
+        // Whoever runs the tests in the background may ignore what a terminal's program does not.
+        let xtask = self.command(words);
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT").arg(xtask.get_program()).args(xtask.get_args());
+        let mut command = self.prepare(command);
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
