@@ -266,6 +266,7 @@ pub fn send_master(
     match socket {
         Some(socket) => console::send_fd(socket, b"/dev/pts/ptmx", terminal.master.as_fd()),
         None => {
+            terminal.keep_newlines()?;
             channel.say(&Message::Terminal)?;
             console::send_fd(&channel.0, b"m", terminal.master.as_fd())
         }

@@ -31,7 +31,7 @@ impl Raw {
         let before = rustix::termios::tcgetattr(stdin).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
-        // The container's terminal leaves it to this one to make a line's end of a newline: see `run`.
+        // The container's terminal leaves it to this one to make a line's end of a newline: `Terminal::keep_newlines`.
         raw.output_modes.insert(OutputModes::OPOST);
         rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
         Some(Raw { before })
@@ -61,10 +61,6 @@ pub fn run(pid: Pid, pidfd: &OwnedFd, signals: &OwnedFd, master: Option<&OwnedFd
     let _raw = master.and_then(|_| Raw::new());
     if let Some(master) = master {
         copy_size(master);
-        // Whoever reads the output from a pipe wants lines to end as the program ends them; so runc has it.
-        let mut modes = rustix::termios::tcgetattr(master).step("look at", "the terminal")?;
-        modes.output_modes.remove(OutputModes::ONLCR);
-        rustix::termios::tcsetattr(master, OptionalActions::Now, &modes).step("set up", "the terminal")?;
         // A full terminal must not stop the relay; what does not fit is kept.
         let flags = rustix::fs::fcntl_getfl(master).step("look at", "the terminal")?;
         rustix::fs::fcntl_setfl(master, flags | rustix::fs::OFlags::NONBLOCK)

@@ -19,6 +19,8 @@ use rustix::net::SendAncillaryBuffer;
 use rustix::net::SendAncillaryMessage;
 use rustix::net::SendFlags;
 use rustix::pty::OpenptFlags;
+use rustix::termios::OptionalActions;
+use rustix::termios::OutputModes;
 use rustix::termios::Winsize;
 
 use super::inside;
@@ -72,6 +74,17 @@ impl Terminal {
         let mount = rustix::mount::open_tree(self.peer.as_fd(), c"", flags).step("bind", "/dev/console")?;
         let target = inside::make(root, Path::new("/dev/console"), Make::File, Mode::from_raw_mode(0o666));
         target.and_then(|target| mounts::attach(&mount, &target)).step("bind", "/dev/console")
+    }
+
+    /// Leaves newlines as they are, for a runtime that stands between it and its caller: whoever reads the output from a
+    /// pipe wants lines to end as the program ends them; so runc has it. Before the program looks at its terminal.
+    ///
+    /// # Errors
+    /// tcgetattr(3)'s, tcsetattr(3)'s.
+    pub fn keep_newlines(&self) -> Result<(), Error> {
+        let mut modes = rustix::termios::tcgetattr(&self.peer).step("look at", "the terminal")?;
+        modes.output_modes.remove(OutputModes::ONLCR);
+        rustix::termios::tcsetattr(&self.peer, OptionalActions::Now, &modes).step("set up", "the terminal")
     }
 
     /// Makes it the controlling terminal and the three standard streams of this process, owned by `uid`.

@@ -118,15 +118,6 @@ pub fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Gives the folder `fd`, which may be O_PATH, a mode.
-///
-/// # Errors
-/// openat(2)'s, fchmod(2)'s.
-pub fn set_mode(fd: impl AsFd, mode: Mode) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::fchmod(rustix::fs::openat(fd, c".", flags, Mode::empty())?, mode)
-}
-
 /// Whether `fd` is a folder.
 ///
 /// # Errors

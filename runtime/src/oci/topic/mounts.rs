@@ -221,12 +221,19 @@ impl MountPlan {
         let detached = match prepared {
             Some(prepared) => prepared,
             None => {
-                made = self.detached(cgroup).step("mount", &self.name)?;
+                made = self.detached(cgroup, self.covered_mode(root)).step("mount", &self.name)?;
                 &made
             }
         };
-        let covered = self.covered_mode(root);
-        let target = self.target(root, detached).step("make the mount point of", &self.name)?;
+        let target = match self.target(root, detached) {
+            Err(Errno::LOOP) if self.is_proc_or_sys() => {
+                return Err(Error::new(format!(
+                    "mount {}: it must be mounted on ordinary directory, and there is a link",
+                    self.name
+                )));
+            }
+            target => target.step("make the mount point of", &self.name)?,
+        };
         if self.copies_up {
             copy_up::copy(target.as_fd(), detached.as_fd())
                 .step("tmpcopyup: copy what is at the mount point of", &self.name)?;
@@ -235,9 +242,6 @@ impl MountPlan {
             if attributes.set | attributes.clear != 0 {
                 set_attributes(detached.as_fd(), attributes, recursive).step("mount", &self.name)?;
             }
-        }
-        if let Some(mode) = covered {
-            inside::set_mode(detached, mode).step("set the mode of", &self.name)?;
         }
         attach(detached, &target).step("mount", &self.name)?;
         // Flags are attached to the mount's own root.
@@ -282,7 +286,7 @@ impl MountPlan {
     }
 
     /// The mount with its file system's options, not yet in any tree.
-    fn detached(&self, cgroup: &CgroupView<'_>) -> Result<OwnedFd, Errno> {
+    fn detached(&self, cgroup: &CgroupView<'_>, mode: Option<Mode>) -> Result<OwnedFd, Errno> {
         let mount = match &self.kind {
             Kind::Bind { source, recursive } => clone_tree(source, *recursive)?,
             Kind::Cgroup => match cgroup {
@@ -293,11 +297,15 @@ impl MountPlan {
                 },
                 CgroupView::Folder(path) => clone_tree(path, false)?,
             },
-            Kind::FileSystem { name, source, options } => match new_file_system(name, source, options) {
-                // A user namespace without its own network may not mount a new sysfs; runc binds the host's.
-                Err(Errno::PERM) if name == "sysfs" => clone_tree(Path::new("/sys"), true)?,
-                done => done?,
-            },
+            Kind::FileSystem { name, source, options } => {
+                let mode = mode.map(|mode| format!("mode={:o}", mode.as_raw_mode()));
+                let options: Vec<String> = options.iter().cloned().chain(mode).collect();
+                match new_file_system(name, source, &options) {
+                    // A user namespace without its own network may not mount a new sysfs; runc binds the host's.
+                    Err(Errno::PERM) if name == "sysfs" => clone_tree(Path::new("/sys"), true)?,
+                    done => done?,
+                }
+            }
         };
         Ok(mount)
     }
@@ -305,15 +313,17 @@ impl MountPlan {
     fn target(&self, root: BorrowedFd<'_>, mount: &OwnedFd) -> Result<OwnedFd, Errno> {
         let what = if inside::is_folder(mount)? { Make::Folder } else { Make::File };
         let mode = Mode::from_raw_mode(if what == Make::Folder { 0o755 } else { 0o644 });
-        let proc_or_sys =
-            matches!(&self.kind, Kind::FileSystem { name, .. } if name == "proc" || name == "sysfs");
         let target = inside::make(root, &self.destination, what, mode)?;
-        if proc_or_sys {
+        if self.is_proc_or_sys() {
             // A link there would put the real one where nobody masks it (CVE-2019-19921, CVE-2023-27561).
             let relative = self.destination.strip_prefix("/").unwrap_or(&self.destination);
             return inside::open_without_links(root, relative, OFlags::PATH | OFlags::DIRECTORY);
         }
         Ok(target)
+    }
+
+    fn is_proc_or_sys(&self) -> bool {
+        matches!(&self.kind, Kind::FileSystem { name, .. } if name == "proc" || name == "sysfs")
     }
 
     /// Whether it is a bind mount.
