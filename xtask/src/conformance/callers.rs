@@ -14,7 +14,7 @@ use crate::boot_test::{Finding, Report};
 use crate::cli::CallersArgs;
 use crate::context::Build;
 use crate::stage::rootfs::Contents;
-use crate::vm::{Boot, Disk, DiskBus, Profile, Vm};
+use crate::vm::Vm;
 
 /// How long one script may take: its daemons start in software emulation.
 const DEADLINE: Duration = Duration::from_secs(900);
@@ -50,15 +50,7 @@ pub fn run(build: &Build, args: &CallersArgs) -> Result<ExitCode> {
     let disk = root::callers(build, &suites.callers)?;
     let acceleration = crate::vm::probe(build)?;
     let files = crate::cmd::qemu::files(&image);
-    let profile = Profile {
-        boot: Boot::Direct,
-        memory: guest::MEMORY_MIB,
-        cpus: 2,
-        network: None,
-        disks: vec![Disk { file: disk.path, bus: DiskBus::Virtio, keep: false }],
-        share: Some(build.layout.qemu().join("shares/callers")),
-        append: String::new(),
-    };
+    let profile = guest::profile(&disk, build.layout.qemu().join("shares/callers"));
     let chosen = if args.names.is_empty() { Caller::ALL.to_vec() } else { args.names.clone() };
     let mut report = Report::default();
     for caller in chosen {

@@ -18,7 +18,7 @@ use crate::vm::{Acceleration, Boot, Disk, DiskBus, Files, Profile, Vm};
 /// said yet has not run.
 const FILE_S: u32 = 900;
 /// Memory of a machine with a Debian root, in MiB.
-pub const MEMORY_MIB: u32 = 3072;
+const MEMORY_MIB: u32 = 3072;
 /// What the guest needs besides to say so.
 const GRACE: Duration = Duration::from_secs(120);
 
@@ -80,6 +80,19 @@ pub struct Guest {
     vm: Vm,
 }
 
+/// A machine with a Debian root on `disk`, of which it keeps nothing, and the folder `share`.
+pub fn profile(disk: &Artifact, share: PathBuf) -> Profile {
+    Profile {
+        boot: Boot::Direct,
+        memory: MEMORY_MIB,
+        cpus: 2,
+        network: None,
+        disks: vec![Disk { file: disk.path.clone(), bus: DiskBus::Virtio, keep: false }],
+        share: Some(share),
+        append: String::new(),
+    }
+}
+
 impl Guest {
     /// Boots the image and enters the disk. `share` is at /run/conformance in the guest, and holds `enter`; `log` gets what
     /// the serial port says.
@@ -91,15 +104,7 @@ impl Guest {
         share: PathBuf,
         log: &Path,
     ) -> Result<Self> {
-        let profile = Profile {
-            boot: Boot::Direct,
-            memory: MEMORY_MIB,
-            cpus: 2,
-            network: None,
-            disks: vec![Disk { file: disk.path.clone(), bus: DiskBus::Virtio, keep: false }],
-            share: Some(share),
-            append: String::new(),
-        };
+        let profile = profile(disk, share);
         let mut vm = Vm::boot(build, &profile, files, acceleration, log)?;
         vm.wait_ready()?;
         vm.send("exec unshare -m sh /mnt/share/enter /dev/vda\n")?;

@@ -66,11 +66,9 @@ fn is_sealed_copy(own: BorrowedFd<'_>) -> bool {
 /// By its descriptor, as `ensure` does it, and read-only: so it is not an overlay of the host's, which the host may make
 /// writable again.
 fn is_in_overlay(own: BorrowedFd<'_>) -> bool {
-    let by_descriptor = rustix::param::linux_execfn().to_bytes().starts_with(b"/dev/fd/");
-    let read_only =
-        rustix::fs::fstatvfs(own).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY));
-    let overlay = rustix::fs::fstatfs(own).is_ok_and(|stat| stat.f_type as u64 == OVERLAY_MAGIC);
-    by_descriptor && read_only && overlay
+    rustix::param::linux_execfn().to_bytes().starts_with(b"/dev/fd/")
+        && rustix::fs::fstatvfs(own).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+        && rustix::fs::fstatfs(own).is_ok_and(|stat| stat.f_type as u64 == OVERLAY_MAGIC)
 }
 
 /// The program in a new overlay of its folder, which is mounted nowhere and goes when the last process that runs it ends.

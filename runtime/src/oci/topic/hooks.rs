@@ -98,17 +98,19 @@ fn run_one(hook: &Hook, state: &[u8], cwd: &Path, environment: Environment<'_>) 
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    if !hook.env.is_empty() || !matches!(environment, Environment::Caller) {
-        command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
-    }
-    if let Environment::Program(variables) = environment
-        && hook.env.is_empty()
-    {
-        let words = variables.iter().map(|variable| OsStr::from_bytes(variable.as_bytes()));
-        command.envs(words.filter_map(|word| {
-            let at = word.as_bytes().iter().position(|byte| *byte == b'=')?;
-            Some((OsStr::from_bytes(&word.as_bytes()[..at]), OsStr::from_bytes(&word.as_bytes()[at + 1..])))
-        }));
+    match environment {
+        _ if !hook.env.is_empty() => {
+            command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
+        }
+        Environment::Caller => {}
+        Environment::Empty => drop(command.env_clear()),
+        Environment::Program(variables) => {
+            command.env_clear().envs(variables.iter().filter_map(|variable| {
+                let bytes = variable.as_bytes();
+                let at = bytes.iter().position(|byte| *byte == b'=')?;
+                Some((OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..])))
+            }));
+        }
     }
     // Output goes to memory, not to pipes: nobody has to read along, so no thread is needed between clone and exec.
     let output = rustix::fs::memfd_create("hook-output", rustix::fs::MemfdFlags::CLOEXEC)
