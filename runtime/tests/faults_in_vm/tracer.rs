@@ -30,7 +30,7 @@ pub enum Whose {
 pub enum Fault {
     /// The command is killed when the call begins.
     Kill,
-    /// The call is not made and gives this error.
+    /// The call gives this error and is not made, but for close(2), which closes even when it fails.
     Error(Errno),
 }
 
@@ -190,9 +190,12 @@ impl Tracer {
                     return;
                 }
                 self.outcome.hit = Some(registers.orig_rax);
-                // A call that does not exist is not made.
-                registers.orig_rax = u64::MAX;
-                gone_is_fine(ptrace::setregs(pid, registers));
+                // The kernel closes whatever close(2) returns: it is made, and only what it returns is another.
+                if registers.orig_rax != libc::SYS_close as u64 {
+                    // A call that does not exist is not made.
+                    registers.orig_rax = u64::MAX;
+                    gone_is_fine(ptrace::setregs(pid, registers));
+                }
                 self.failing = Some((pid, errno));
             }
         }
