@@ -3,7 +3,7 @@
 //! In: the path of an unpacked kernel source (the one that `xtask/sources.toml` pins). Out: the Rust file on standard output.
 //! Must never: be needed by a build; the file that it writes is checked in.
 //!
-//! Run: `cargo run -p runtime --example syscall_tables -- LINUX_SOURCE > runtime/src/oci/seccomp/tables.rs`
+//! Run: `cargo run -p runtime --example syscall_tables -- LINUX_SOURCE > runtime/oci/src/seccomp/tables.rs`
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -46,7 +46,7 @@ const YOUNGER: &[(&str, u16)] = &[
 
 fn main() -> ExitCode {
     let Some(source) = std::env::args().nth(1) else {
-        eprintln!("usage: syscall_tables LINUX_SOURCE > runtime/src/oci/seccomp/tables.rs");
+        eprintln!("usage: syscall_tables LINUX_SOURCE > runtime/oci/src/seccomp/tables.rs");
         return ExitCode::from(2);
     };
     match render(Path::new(&source)) {
@@ -71,7 +71,7 @@ fn render(source: &Path) -> Result<String, String> {
     let mut out = String::from(
         "//! System call names and their numbers on each architecture.\n//!\n\
          //! Generated from the pinned Linux source's `*.tbl` files; do not edit. To make it anew:\n\
-         //! `cargo run -p runtime --example syscall_tables -- LINUX_SOURCE > runtime/src/oci/seccomp/tables.rs`\n\n",
+         //! `cargo run -p runtime --example syscall_tables -- LINUX_SOURCE > runtime/oci/src/seccomp/tables.rs`\n\n",
     );
     let joined: String = names.iter().copied().collect();
     let mut offsets = vec![0usize];

@@ -38,14 +38,14 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         .map(|word| Path::new(word).file_name().unwrap_or_default().to_owned())
         .unwrap_or_default();
     match name.to_str() {
-        Some("runc") => crate::oci::main(argv),
-        Some("cni") => crate::cni::main(argv),
+        Some("runc") => oci::main(argv),
+        Some("cni") => cni::main(argv),
         Some("dhcp") if argv.get(1).is_some_and(|word| word == "daemon") => {
             let words: Vec<String> =
                 argv.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
-            crate::cni::ipam::dhcp::daemon::main(&words)
+            cni::ipam::dhcp::daemon::main(&words)
         }
-        Some(plugin) if crate::cni::plugin::is_plugin(plugin) => crate::cni::plugin::main(plugin),
+        Some(plugin) if cni::plugin::is_plugin(plugin) => cni::plugin::main(plugin),
         _ => own_name(argv),
     }
 }
@@ -112,4 +112,14 @@ fn same_file(one: &Path, other: &Path) -> bool {
 fn fail(message: &str) -> ExitCode {
     eprintln!("{message}");
     ExitCode::from(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plugin_has_its_name_here() {
+        assert!(cni::plugin::names().eq(PLUGINS.iter().copied()));
+    }
 }

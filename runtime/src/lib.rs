@@ -2,12 +2,16 @@
 //!
 //! In: the name it is called by, the command line, standard input. Out: containers, network attachments, JSON.
 //! Must never: run `unsafe` outside `sys`, read the environment as an interface between its own parts.
+//!
+//! The two sides, `oci` and `cni`, are crates of their own that do not know each other, over `netlink` and `sys`: the
+//! compiler works on both at once, and an edit on one side leaves the other as it was compiled.
 
-pub mod cni;
+pub use cni;
+pub use netlink;
+pub use oci;
+pub use sys;
+
 pub mod face;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-pub mod netlink;
-pub mod oci;
-pub mod sys;
 pub mod xattrs;

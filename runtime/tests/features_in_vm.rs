@@ -42,7 +42,7 @@ fn sh(script: &str) -> String {
 
 /// runc's default, with `script` as its program, changed by `patch` as RFC 7396 has it, but that lists are lengthened.
 fn bundle(id: &str, script: &str, patch: Value) -> Bundle {
-    let mut spec: Value = serde_json::from_str(include_str!("../src/oci/cli/default.json")).unwrap();
+    let mut spec: Value = serde_json::from_str(include_str!("../oci/src/cli/default.json")).unwrap();
     merge(
         &mut spec,
         json!({"process": {"terminal": false, "args": null, "capabilities": null}, "root": {"path": ROOTFS}}),

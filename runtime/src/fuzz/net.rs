@@ -9,31 +9,31 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::cni::cache::Record;
-use crate::cni::daemon::dns;
-use crate::cni::daemon::dns::Code;
-use crate::cni::daemon::dns::Query;
-use crate::cni::daemon::names::Names;
-use crate::cni::ipam::dhcp::message::Answer;
-use crate::cni::list;
-use crate::cni::list::NetworkList;
-use crate::cni::plan::Command;
-use crate::cni::plan::NetPlan;
-use crate::cni::plan::is_interface_name;
-use crate::cni::plan::is_name;
-use crate::cni::plugin;
-use crate::cni::reply::Reply;
-use crate::cni::request::Request;
-use crate::cni::rules;
-use crate::cni::version::Version;
 use crate::face::PLUGINS;
-use crate::netlink::link;
-use crate::netlink::message;
-use crate::netlink::message::Message;
-use crate::netlink::message::Received;
-use crate::netlink::nft;
-use crate::netlink::route;
-use crate::netlink::socket;
+use cni::cache::Record;
+use cni::daemon::dns;
+use cni::daemon::dns::Code;
+use cni::daemon::dns::Query;
+use cni::daemon::names::Names;
+use cni::ipam::dhcp::message::Answer;
+use cni::list;
+use cni::list::NetworkList;
+use cni::plan::Command;
+use cni::plan::NetPlan;
+use cni::plan::is_interface_name;
+use cni::plan::is_name;
+use cni::plugin;
+use cni::reply::Reply;
+use cni::request::Request;
+use cni::rules;
+use cni::version::Version;
+use netlink::link;
+use netlink::message;
+use netlink::message::Message;
+use netlink::message::Received;
+use netlink::nft;
+use netlink::route;
+use netlink::socket;
 
 const COMMANDS: [&str; 5] = ["ADD", "DEL", "CHECK", "STATUS", "GC"];
 
@@ -208,7 +208,7 @@ fn names() -> &'static Names {
         let result = json!({"cniVersion": "1.1.0", "dns": {"domain": "lan"},
             "ips": [{"address": "10.88.0.2/16", "gateway": "10.88.0.1"}, {"address": "fd00::2/64"}]});
         Names::of(&[Record {
-            attachment: crate::cni::plan::Attachment {
+            attachment: cni::plan::Attachment {
                 network: "net".into(),
                 id: "web".into(),
                 ifname: "eth0".into(),

@@ -6,27 +6,27 @@ use std::path::Component;
 use std::path::Path;
 
 use super::nulls;
-use crate::cni::ports;
-use crate::oci::cgroup::CgroupPlan;
-use crate::oci::cgroup::Facts;
-use crate::oci::cgroup::devices;
-use crate::oci::cgroup::limits;
-use crate::oci::cgroup::limits::InForce;
-use crate::oci::cli::exec;
-use crate::oci::cli::update;
-use crate::oci::plan::Plan;
-use crate::oci::seccomp::oracle;
-use crate::oci::seccomp::oracle::Choices;
-use crate::oci::seccomp::oracle::Random;
-use crate::oci::spec;
-use crate::oci::spec::Process;
-use crate::oci::spec::Seccomp;
-use crate::oci::spec::Spec;
-use crate::oci::store;
-use crate::oci::store::Container;
-use crate::oci::store::Record;
-use crate::oci::store::Status;
-use crate::oci::topic::process;
+use cni::ports;
+use oci::cgroup::CgroupPlan;
+use oci::cgroup::Facts;
+use oci::cgroup::devices;
+use oci::cgroup::limits;
+use oci::cgroup::limits::InForce;
+use oci::cli::exec;
+use oci::cli::update;
+use oci::plan::Plan;
+use oci::seccomp::oracle;
+use oci::seccomp::oracle::Choices;
+use oci::seccomp::oracle::Random;
+use oci::spec;
+use oci::spec::Process;
+use oci::spec::Seccomp;
+use oci::spec::Spec;
+use oci::store;
+use oci::store::Container;
+use oci::store::Record;
+use oci::store::Status;
+use oci::topic::process;
 
 /// A host that has everything, so that nothing is refused for want of it.
 fn facts() -> Facts {
@@ -57,7 +57,7 @@ pub fn process(input: &[u8]) {
     nulls::check(input);
     let Ok(process) = spec::parse::<Process>("process.json", input) else { return };
     same_again(&process);
-    let own = crate::oci::cli::spec::default_spec().process;
+    let own = oci::cli::spec::default_spec().process;
     let completed = exec::completed(process.clone(), own.as_ref());
     // What is said in the file is what holds.
     assert_eq!(

@@ -37,7 +37,7 @@ pub fn run(build: &Build, rounds: u32) -> Result<Run> {
             ("cold, but for the kernel", None),
             ("nothing changed", None),
             ("an overlay edit", Some(("rootfs-overlay/etc/motd", "."))),
-            ("a runtime edit", Some(("runtime/src/main.rs", "// an edit"))),
+            ("a runtime edit", Some(("runtime/oci/src/plan.rs", "// an edit"))),
         ] {
             if let Some((file, line)) = edit {
                 copy.append(file, &format!("{line} {round}\n"))?;

@@ -13,6 +13,9 @@ use crate::stamp::{Inputs, Workshop, produce};
 /// What the program is compiled for.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The folders of runtime/ that the program is compiled from.
+const SOURCES: [&str; 5] = ["src", "cni", "netlink", "oci", "sys"];
+
 /// Builds the program.
 pub fn run(build: &Build) -> Result<RuntimeProgram> {
     let [program, crates] = produce(build, inputs(build, "runtime")?, ["coracle", "crates.json"], |shop| {
@@ -50,8 +53,11 @@ pub fn test_program(build: &Build, name: &str) -> Result<Artifact> {
 
 fn inputs(build: &Build, stage: &'static str) -> Result<Inputs> {
     let root = build.layout.root();
-    Ok(Inputs::new(stage, 3)
-        .tree("runtime/src", &root.join("runtime/src"))?
+    let mut inputs = Inputs::new(stage, 4);
+    for name in SOURCES.map(|folder| format!("runtime/{folder}")) {
+        inputs = inputs.tree(&name, &root.join(&name))?;
+    }
+    Ok(inputs
         .file("runtime/Cargo.toml", &root.join("runtime/Cargo.toml"))?
         .file("Cargo.toml", &root.join("Cargo.toml"))?
         .file("Cargo.lock", &root.join("Cargo.lock"))?

@@ -59,6 +59,10 @@ impl Checkout {
                 "[package]\nname = \"runtime\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[[bin]]\nname = \"coracle\"\npath = \"src/main.rs\"\n",
             ),
             ("runtime/src/main.rs", "fn main() {}\n"),
+            ("runtime/cni/src/lib.rs", ""),
+            ("runtime/netlink/src/lib.rs", ""),
+            ("runtime/oci/src/lib.rs", ""),
+            ("runtime/sys/src/lib.rs", ""),
         ] {
             checkout.write(path, text);
         }

@@ -1,0 +1,221 @@
+//! One netlink socket: request and answer, dumps, batches.
+//!
+//! In: messages. Out: what the kernel answered, or its errno. Must never: wait for what the kernel has not promised.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::io::Errno;
+use rustix::net::AddressFamily;
+use rustix::net::Protocol;
+use rustix::net::RecvFlags;
+use rustix::net::SendFlags;
+use rustix::net::SocketFlags;
+use rustix::net::SocketType;
+
+use super::message::Message;
+use super::message::Received;
+use super::message::split;
+
+/// The kernel fills a dump's buffers up to 32 KiB when the reader offers that much.
+const RECEIVE_LEN: usize = 32 * 1024;
+/// A dump that the kernel marks as inconsistent is asked for again, this often at most.
+const DUMP_TRIES_MAX: usize = 64;
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// A netlink socket. It stays in the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    /// Opens a socket for `protocol`; `None` is NETLINK_ROUTE.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT when the kernel lacks the protocol; EMFILE, ENOMEM.
+    #[doc(alias = "socket")]
+    pub fn open(protocol: Option<Protocol>) -> Result<Socket, Errno> {
+        Socket::open_groups(protocol, 0)
+    }
+
+    /// The same, which also hears what the kernel tells the multicast `groups`.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_groups(protocol: Option<Protocol>, groups: u32) -> Result<Socket, Errno> {
+        let fd = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?;
+        rustix::net::bind(&fd, &rustix::net::netlink::SocketAddrNetlink::new(0, groups))?;
+        Ok(Socket { fd, sequence: 0 })
+    }
+
+    /// Sends one request, whose flags must hold NLM_F_ACK, and gives what came before the acknowledgement.
+    ///
+    /// # Errors
+    /// The errno that the kernel answered.
+    pub fn request(&mut self, message: Message) -> Result<Vec<Received>, Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(&message.finish(self.sequence))?;
+        let mut answers = Vec::new();
+        loop {
+            for received in self.receive(RecvFlags::empty())? {
+                if received.sequence != self.sequence {
+                    continue;
+                }
+                match received.kind {
+                    NLMSG_NOOP => {}
+                    NLMSG_ERROR => return error_of(&received).map(|()| answers),
+                    _ => answers.push(received),
+                }
+            }
+        }
+    }
+
+    /// Sends a request with NLM_F_DUMP and gives the whole answer; `build` makes it again when the kernel says that
+    /// the list changed under the dump.
+    ///
+    /// # Errors
+    /// The errno that the kernel answered; EINTR when the list never held still.
+    pub fn dump(&mut self, build: impl Fn() -> Message) -> Result<Vec<Received>, Errno> {
+        for _ in 0..DUMP_TRIES_MAX {
+            self.sequence = self.sequence.wrapping_add(1);
+            self.send(&build().finish(self.sequence))?;
+            if let Some(answers) = self.dump_answers()? {
+                return Ok(answers);
+            }
+        }
+        Err(Errno::INTR)
+    }
+
+    /// `None` when the dump was inconsistent.
+    fn dump_answers(&mut self) -> Result<Option<Vec<Received>>, Errno> {
+        let mut answers = Vec::new();
+        let mut whole = true;
+        loop {
+            for received in self.receive(RecvFlags::empty())? {
+                if received.sequence != self.sequence {
+                    continue;
+                }
+                whole &= received.flags & NLM_F_DUMP_INTR == 0;
+                match received.kind {
+                    NLMSG_NOOP => {}
+                    NLMSG_ERROR => error_of(&received)?,
+                    NLMSG_DONE => {
+                        error_of(&received)?;
+                        return Ok(whole.then_some(answers));
+                    }
+                    _ => answers.push(received),
+                }
+            }
+        }
+    }
+
+    /// Sends several messages as one buffer, as nf_tables transactions are, and gives the first error.
+    /// The kernel works through a batch before sendmsg returns, so what it has to say is there already.
+    ///
+    /// # Errors
+    /// The errno of the first message that failed.
+    pub fn batch(&mut self, messages: Vec<Message>) -> Result<(), Errno> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            self.sequence = self.sequence.wrapping_add(1);
+            bytes.extend(message.finish(self.sequence));
+        }
+        self.send(&bytes)?;
+        let mut result = Ok(());
+        loop {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(received) => {
+                    for message in received.iter().filter(|message| message.kind == NLMSG_ERROR) {
+                        result = result.and(error_of(message));
+                    }
+                }
+                Err(Errno::AGAIN) => return result,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Waits until something comes that nobody asked for, and drops it; false when nothing did until `deadline`.
+    ///
+    /// # Errors
+    /// The kernel's; what it had to drop counts as something.
+    pub fn wait(&mut self, deadline: Instant) -> Result<bool, Errno> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout)))?;
+        if ready > 0 {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(ready > 0)
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let kernel = rustix::net::netlink::SocketAddrNetlink::new(0, 0);
+        rustix::io::retry_on_intr(|| rustix::net::sendto(&self.fd, bytes, SendFlags::empty(), &kernel))?;
+        Ok(())
+    }
+
+    fn receive(&self, flags: RecvFlags) -> Result<Vec<Received>, Errno> {
+        let mut buffer = vec![0; RECEIVE_LEN];
+        let (read, len) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.fd, buffer.as_mut_slice(), flags | RecvFlags::TRUNC)
+        })?;
+        if len > read {
+            return Err(Errno::MSGSIZE);
+        }
+        buffer.truncate(read);
+        Ok(split(&buffer))
+    }
+}
+
+/// Beyond the last errno that the kernel gives (MAX_ERRNO), as it tells them.
+const NO_ERRNO: i32 = -4096;
+
+/// An NLMSG_ERROR or NLMSG_DONE begins with a negative errno, or 0. A number that is none becomes EPROTO.
+pub fn error_of(received: &Received) -> Result<(), Errno> {
+    let code =
+        received.payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    match code {
+        0.. => Ok(()),
+        ..=NO_ERRNO => Err(Errno::PROTO),
+        _ => Err(Errno::from_raw_os_error(-code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: a number that is no errno ended in an assertion.
+    #[test]
+    fn what_is_no_errno_is_a_protocol_error() {
+        let read = |code: i32| {
+            let payload = code.to_ne_bytes().to_vec();
+            error_of(&Received { kind: NLMSG_ERROR, flags: 0, sequence: 1, payload })
+        };
+        assert_eq!((read(0), read(7)), (Ok(()), Ok(())));
+        assert_eq!(read(-libc::EEXIST), Err(Errno::EXIST));
+        assert_eq!(read(NO_ERRNO + 1), Err(Errno::from_raw_os_error(4095)));
+        for code in [NO_ERRNO, -0x1_0000, i32::MIN] {
+            assert_eq!(read(code), Err(Errno::PROTO), "{code}");
+        }
+    }
+}

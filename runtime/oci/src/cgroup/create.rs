@@ -1,0 +1,133 @@
+//! A plan made true: the directories, the controllers, the limits, the device filter.
+//!
+//! In: a `CgroupPlan`. Out: a `Cgroup`. Must never: leave a directory behind that a failed `create` made.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::Access;
+use rustix::fs::AtFlags;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use super::dir::open_dir;
+use super::dir::read_at;
+use super::dir::write_at;
+use super::fs::Cgroup;
+use super::fs::failed;
+use super::limits::Setting;
+use super::plan::CgroupPlan;
+use crate::report::Error;
+
+impl CgroupPlan {
+    /// Makes the directory and those above it, enables controllers on the way, writes all limits and attaches the
+    /// device filter. What was made is removed again when a step fails.
+    ///
+    /// # Errors
+    /// The first step that failed, with the field that asked for it; a cgroup that is there already and has
+    /// processes or is frozen.
+    pub fn create(&self) -> Result<Cgroup, Error> {
+        let mut made = Made(Vec::new());
+        let cgroup = self.make_directories(&mut made)?;
+        let is_new = made.0.last().is_some_and(|path| *path == cgroup.path);
+        if !is_new {
+            cgroup.check_unused()?;
+        }
+        self.check_type(&cgroup)?;
+        for setting in &self.settings {
+            cgroup.apply(setting)?;
+        }
+        cgroup.attach_devices(&self.devices, is_new)?;
+        made.0.clear();
+        Ok(cgroup)
+    }
+
+    /// Whether this process may make the directory, as far as the nearest one above it that is there tells.
+    pub fn can_be_made(&self) -> bool {
+        let path = self.path();
+        let above = path.ancestors().find(|above| above.is_dir()).unwrap_or(&self.mount);
+        rustix::fs::accessat(rustix::fs::CWD, above, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+    }
+
+    fn make_directories(&self, made: &mut Made) -> Result<Cgroup, Error> {
+        let mut path = self.mount.clone();
+        let mut dir = open_dir(rustix::fs::CWD, &path).map_err(|errno| failed("open", &path, errno))?;
+        for component in &self.components {
+            enable_controllers(dir.as_fd(), &self.controllers);
+            path.push(component);
+            match rustix::fs::mkdirat(&dir, component.as_str(), Mode::from_raw_mode(0o755)) {
+                Ok(()) => made.0.push(path.clone()),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed("make", &path, errno)),
+            }
+            dir =
+                open_dir(dir.as_fd(), Path::new(component)).map_err(|errno| failed("open", &path, errno))?;
+        }
+        Ok(Cgroup { path, dir })
+    }
+
+    /// A cgroup below one that has processes of its own can't have most controllers; without those it may be threaded.
+    /// Only the root may have both.
+    fn check_type(&self, cgroup: &Cgroup) -> Result<(), Error> {
+        if self.components.len() == 1 {
+            return Ok(());
+        }
+        let kind = cgroup.read("cgroup.type").unwrap_or_default();
+        let kind = kind.trim();
+        if !matches!(kind, "domain invalid" | "domain threaded" | "threaded") {
+            return Ok(());
+        }
+        let needs_domain = |setting: &&Setting| {
+            !matches!(setting.controller(), None | Some("cpu" | "cpuset" | "pids" | "perf_event"))
+        };
+        if let Some(setting) = self.settings.iter().find(needs_domain) {
+            return Err(Error::spec(
+                format!("linux.resources.{}", setting.field),
+                format!(
+                    "can't be set in {}, which is in {kind} mode: a cgroup above it has processes of its own",
+                    cgroup.path.display()
+                ),
+            ));
+        }
+        if kind == "domain invalid" {
+            cgroup
+                .write("cgroup.type", "threaded")
+                .map_err(|errno| failed("make threaded", &cgroup.path, errno))?;
+        }
+        Ok(())
+    }
+}
+
+/// Directories that a `create` made, the innermost last; they go when it fails.
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            // Another container may have moved in beside; then the directory is not ours to remove.
+            let _ = rustix::fs::rmdir(path);
+        }
+    }
+}
+
+/// Hands all controllers of a cgroup down to its children, one by one where some can't be. Nothing is written where
+/// all are handed down already: a write would wait until cgroups removed below are wholly gone.
+fn enable_controllers(dir: BorrowedFd<'_>, controllers: &[String]) {
+    let enabled = read_at(dir, "cgroup.subtree_control").unwrap_or_default();
+    let is_enabled = |name: &str| enabled.split_whitespace().any(|enabled| enabled == name);
+    if controllers.iter().all(|name| is_enabled(name)) {
+        return;
+    }
+    let available = read_at(dir, "cgroup.controllers").unwrap_or_default();
+    let missing = available.split_whitespace().filter(|name| !is_enabled(name));
+    let names: Vec<String> = missing.map(|name| format!("+{name}")).collect();
+    if names.is_empty() || write_at(dir, "cgroup.subtree_control", &names.join(" ")).is_ok() {
+        return;
+    }
+    for name in names {
+        // What can't be enabled is missed when a limit needs it, with the field's name.
+        let _ = write_at(dir, "cgroup.subtree_control", &name);
+    }
+}

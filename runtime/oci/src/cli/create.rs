@@ -1,0 +1,217 @@
+//! `runc create`, `run` and `start`. In: a bundle and an id. Out: a container that waits, or runs, or has run.
+//! Must never: start anything before the whole configuration is checked.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::cgroup::Facts;
+use crate::launch::parent;
+use crate::launch::parent::Created;
+use crate::launch::parent::Options;
+use crate::launch::relay;
+use crate::launch::seal;
+use crate::plan::Plan;
+use crate::report;
+use crate::report::Error;
+use crate::report::Fails;
+use crate::spec;
+use crate::spec::Spec;
+use crate::store::Container;
+use crate::store::Status;
+use crate::store::Store;
+use crate::topic::hooks;
+use crate::topic::hooks::Environment;
+
+use super::activation;
+use super::delete;
+
+/// What `create` and `run` have in common.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Name of the container
+    pub id: String,
+    /// Folder of the bundle
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Socket that gets the pidfd of the container's process
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// File that gets the pid of the container's process
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Move the root over / instead of pivoting to it
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Keep the session keyring of the caller
+    #[arg(long)]
+    pub no_new_keyring: bool,
+    /// Leave this many file descriptors behind the standard streams open in the container
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+}
+
+/// Creates a container.
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Creates a container and runs its program.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    common: Common,
+    /// Return when the program runs
+    #[arg(short, long)]
+    detach: bool,
+    /// Do not delete the container when its program has ended
+    #[arg(long)]
+    keep: bool,
+    /// Let orphans of the container go to the host's init
+    #[arg(long)]
+    no_subreaper: bool,
+}
+
+/// A container that may keep more fds than this is a mistake.
+const PRESERVE_FDS_MAX: u32 = 1 << 16;
+
+impl Common {
+    fn plan(&self) -> Result<(Plan, Spec), Error> {
+        if self.preserve_fds > PRESERVE_FDS_MAX {
+            return Err(Error::new(format!(
+                "--preserve-fds {}: expected at most {PRESERVE_FDS_MAX}",
+                self.preserve_fds
+            )));
+        }
+        let bundle = std::fs::canonicalize(&self.bundle).step("open the bundle", self.bundle.display())?;
+        let spec: Spec = spec::load(&bundle.join("config.json"))?;
+        let mut plan = Plan::resolve(&spec, &self.id, &bundle, &Facts::probe()?)
+            .map_err(|error| Error::new(format!("config.json: {error}")))?;
+        plan.process.hand_on_sockets(activation::sockets());
+        Ok((plan, spec))
+    }
+
+    fn options(&self, starts_at_once: bool) -> Result<Options, Error> {
+        let absolute = |path: &Option<PathBuf>| {
+            path.as_deref().map(std::path::absolute).transpose().step("find", "the working directory")
+        };
+        Ok(Options {
+            console_socket: absolute(&self.console_socket)?,
+            pidfd_socket: absolute(&self.pidfd_socket)?,
+            pid_file: absolute(&self.pid_file)?,
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            preserve_fds: activation::sockets() + self.preserve_fds,
+            starts_at_once,
+        })
+    }
+}
+
+/// A terminal whose master nobody takes would hang its program.
+///
+/// # Errors
+/// runc's sentences, with the ways out.
+pub fn check_terminal(terminal: bool, detached: bool, socket: Option<&Path>) -> Result<(), Error> {
+    match (terminal, detached, socket) {
+        (true, true, None) => Err(Error::new(
+            "cannot allocate tty if runc will detach without setting console socket: \
+             give --console-socket SOCKET, or set process.terminal to false in config.json (`runc run` in the foreground needs neither)",
+        )),
+        (_, false, Some(_)) | (false, _, Some(_)) => {
+            Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Create {
+    /// Creates the container.
+    ///
+    /// # Errors
+    /// Whatever failed; nothing is left then.
+    pub fn run(&self, store: &Store) -> Result<(), Error> {
+        store.folder(&self.common.id)?;
+        // First: whatever is read before is read twice.
+        seal::ensure(store.make_root()?)?;
+        let (mut plan, spec) = self.common.plan()?;
+        check_terminal(plan.process.terminal, true, self.common.console_socket.as_deref())?;
+        let created = parent::create(store, &mut plan, spec, &self.common.options(false)?)?;
+        created.undo.keep();
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Creates the container, runs its program, and in the foreground gives its exit status.
+    ///
+    /// # Errors
+    /// Whatever failed; nothing is left then.
+    pub fn run(&self, store: &Store) -> Result<i32, Error> {
+        store.folder(&self.common.id)?;
+        seal::ensure(store.make_root()?)?;
+        let (mut plan, spec) = self.common.plan()?;
+        check_terminal(plan.process.terminal, self.detach, self.common.console_socket.as_deref())?;
+        let signals = if self.detach { None } else { Some(relay::signals()?) };
+        if !self.detach && !self.no_subreaper {
+            sys::process::set_child_subreaper(true).step("become", "a subreaper")?;
+        }
+        let created = parent::create(store, &mut plan, spec, &self.common.options(true)?)?;
+        let Created { container, pid, pidfd, master, undo } = created;
+        poststart(&container)?;
+        undo.keep();
+        let Some(signals) = signals else { return Ok(0) };
+        let status = relay::run(pid, &pidfd, &signals, master.as_ref());
+        if !self.keep {
+            delete::destroy(&container)?;
+        }
+        status
+    }
+}
+
+/// Lets the program of a created container run.
+///
+/// # Errors
+/// runc's sentences for what is no longer, or not yet, created.
+pub fn start(container: &Container) -> Result<(), Error> {
+    match container.status() {
+        Status::Created => {}
+        Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
+        Status::Paused => return Err(Error::new("cannot start a container in the paused state")),
+        Status::Running | Status::Creating => {
+            return Err(Error::new("cannot start an already running container"));
+        }
+    }
+    let path = container.fifo();
+    use rustix::fs::OFlags;
+    // The process holds it open: without a reader it is dead, and this must not wait for one.
+    let fifo = rustix::fs::open(
+        &path,
+        OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
+    let fifo = fifo.map_err(|_| Error::new("cannot start a container that has stopped"))?;
+    // Removed first: of two `start`s at once only one writes.
+    std::fs::remove_file(&path).map_err(|_| Error::new("cannot start an already running container"))?;
+    rustix::io::write(&fifo, b"0").step("write", path.display())?;
+    poststart(container)
+}
+
+/// runc ends the container when such a hook fails.
+fn poststart(container: &Container) -> Result<(), Error> {
+    let Some(list) =
+        container.record.spec.hooks.as_ref().map(|hooks| &hooks.poststart).filter(|list| !list.is_empty())
+    else {
+        return Ok(());
+    };
+    let state = container.hook_state(Status::Running);
+    hooks::run("poststart", list, &state, &container.record.bundle, Environment::Caller).inspect_err(|_| {
+        if let Some(pid) = container.process() {
+            let _ = sys::signal::send(pid, libc::SIGKILL);
+        }
+        report::debug("the container was killed: a poststart hook failed");
+    })
+}

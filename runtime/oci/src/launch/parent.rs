@@ -1,0 +1,416 @@
+//! The runtime's side of making a container. In: a plan, a claimed state folder. Out: a container that is created, its
+//! process waiting; or nothing at all: what was done is undone in reverse when a later step fails.
+//! Must never: run a program of the container.
+
+use std::cell::OnceCell;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::process::Pid;
+use rustix::process::Signal;
+
+use super::channel::Channel;
+use super::channel::Message;
+use super::init;
+use super::init::Inherited;
+use super::listener;
+use super::listener::Listener;
+use super::usher;
+use crate::cgroup::Cgroup;
+use crate::plan::Plan;
+use crate::report;
+use crate::report::Error;
+use crate::report::Fails;
+use crate::spec::Spec;
+use crate::spec::linux::NamespaceKind;
+use crate::store;
+use crate::store::Container;
+use crate::store::Record;
+use crate::store::Status;
+use crate::store::Store;
+use crate::topic::console;
+use crate::topic::hooks;
+use crate::topic::hooks::Environment;
+use crate::topic::idmap;
+use crate::topic::intel_rdt;
+use crate::topic::labels;
+use crate::topic::namespaces;
+use crate::topic::net_devices;
+use crate::topic::rlimits;
+use crate::topic::sources;
+use crate::undo::Undo;
+use sys::process::Side;
+
+/// What the command line adds to config.json.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Socket that gets the terminal's master.
+    pub console_socket: Option<PathBuf>,
+    /// Socket that gets the process's pidfd.
+    pub pidfd_socket: Option<PathBuf>,
+    /// File that gets the pid.
+    pub pid_file: Option<PathBuf>,
+    /// Move the root instead of pivoting to it.
+    pub no_pivot: bool,
+    /// Keep the session keyring.
+    pub no_new_keyring: bool,
+    /// How many fds behind the standard streams the program keeps.
+    pub preserve_fds: u32,
+    /// Whether the program starts at once instead of waiting for `start`.
+    pub starts_at_once: bool,
+}
+
+/// A container that is created.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// Its process, a child of this one.
+    pub pid: Pid,
+    /// The same, as an fd.
+    pub pidfd: OwnedFd,
+    /// Its terminal's master, when it has one and no socket took it.
+    pub master: Option<OwnedFd>,
+    /// Takes everything back, should a step after this one fail.
+    pub undo: Undo,
+}
+
+/// Makes the container.
+///
+/// # Errors
+/// Whatever failed; nothing is left then.
+pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> Result<Created, Error> {
+    if !plan.rootfs.is_dir() {
+        let reason = if plan.rootfs.exists() { "is not a folder" } else { "does not exist" };
+        return Err(Error::new(format!(
+            "invalid rootfs: {} {reason}; config.json's root.path names it",
+            plan.rootfs.display()
+        )));
+    }
+    labels::check_host(&plan.process.labels, &plan.mount_label)?;
+    let resctrl = plan.intel_rdt.is_some().then(intel_rdt::root).transpose()?;
+    for fd in 3..3 + options.preserve_fds {
+        if !i32::try_from(fd).is_ok_and(sys::process::is_open) {
+            return Err(Error::new(format!(
+                "--preserve-fds {}: file descriptor {fd} is not open",
+                options.preserve_fds
+            )));
+        }
+    }
+    // What the caller has leaked is nothing for hooks either.
+    sys::process::close_on_exec_from(3 + options.preserve_fds).step("close", "file descriptors")?;
+    let console_socket = options.console_socket.as_deref().map(console::connect).transpose()?;
+    let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect).transpose()?;
+    let mut undo = Undo::default();
+    // The last thing to be undone, as `delete` has it: what createRuntime hooks have made, poststop hooks take back.
+    let state_at_hooks: Rc<OnceCell<Vec<u8>>> = Rc::default();
+    undo.push({
+        let (hooks, bundle) = (plan.hooks.poststop.clone(), plan.bundle.clone());
+        let state_at_hooks = state_at_hooks.clone();
+        move || {
+            if let Some(state) = state_at_hooks.get() {
+                hooks::poststop(&hooks, state, &bundle);
+            }
+        }
+    });
+    let folder = store.claim(&plan.id)?;
+    undo.push({
+        let folder = folder.clone();
+        // Nothing can be done about what can't be removed; `delete --force` tries again.
+        move || drop(std::fs::remove_dir_all(folder))
+    });
+    let listener = listener::connect(&plan.conditions)?;
+    let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join("exec.fifo"))?) };
+    let cgroup = make_cgroup(plan, &folder, store.rootless, &mut undo)?;
+    let namespaces = open_namespaces(plan)?;
+    let user = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| fd.as_fd());
+    let joins_user = user.is_some();
+    let inherited = Inherited {
+        mounts: idmap::prepare(&plan.mounts, &plan.namespaces, user)?,
+        namespaces,
+        proc: rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .step("open", "/proc")?,
+        fifo,
+        console_socket,
+        preserved_fds: options.preserve_fds,
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+    };
+    let mut container = Container { record: record(plan, spec, cgroup.as_ref()), folder };
+    let (mut channel, child_channel) = Channel::pair()?;
+    enter_for_children(plan, &inherited)?;
+    let flags = if joins_user { 0 } else { new_namespaces(plan) };
+    report::debug("nsexec container setup");
+    let side = sys::process::clone3(flags, cgroup.as_ref().map(|cgroup| cgroup.dir_fd().as_fd()));
+    let (mut pid, mut pidfd) = match side.step("start", "the container's process")? {
+        Side::Child => {
+            undo.disown();
+            // The listener waits for the end of what it is told, so only one process may hold its connection.
+            drop((channel, listener));
+            init::run(plan, &container, inherited, child_channel)
+        }
+        Side::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    drop((child_channel, inherited));
+    if joins_user {
+        (pid, pidfd) = usher::receive(pid, &mut channel)?;
+        channel.go_on()?;
+    }
+    undo.push(move || kill_and_reap(pid));
+    leave_for_children(plan)?;
+    if let (Some(group), Some(root)) = (&plan.intel_rdt, resctrl) {
+        group.enter(&root, pid, &mut undo)?;
+    }
+    let child = Child { pid, pidfd: &pidfd, listener };
+    let master = serve(plan, &mut container, child, &mut channel, &state_at_hooks)?;
+    if options.starts_at_once {
+        channel.hear_exec()?;
+    }
+    if let Some(socket) = pidfd_socket {
+        send_pidfd(&socket, &pidfd)?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, pid)?;
+    }
+    Ok(Created { container, pid, pidfd, master, undo })
+}
+
+/// The container's process, as `serve` needs it.
+struct Child<'a> {
+    pid: Pid,
+    pidfd: &'a OwnedFd,
+    listener: Option<Listener>,
+}
+
+/// Answers the child until it is ready, and gives its terminal's master if it sent one. `state_at_hooks` gets what
+/// poststop hooks are to be told, from the moment on at which other hooks may have run.
+fn serve(
+    plan: &Plan,
+    container: &mut Container,
+    child: Child<'_>,
+    channel: &mut Channel,
+    state_at_hooks: &OnceCell<Vec<u8>>,
+) -> Result<Option<OwnedFd>, Error> {
+    let Child { pid, pidfd, mut listener } = child;
+    let mut master = None;
+    loop {
+        match channel.hear()? {
+            Some(Message::Born) => {
+                write_id_maps(plan, pid)?;
+                rlimits::raise(&plan.process.rlimits, pid)?;
+                plan.process.schedule.settle_affinity(pid)?;
+                if let Some(value) = plan.process.oom_score_adj {
+                    write_proc(pid, "oom_score_adj", &value.to_string())?;
+                }
+                container.record.pid = pid.as_raw_nonzero().get();
+                // Without it the container could not be told from whatever has its pid later.
+                container.record.start_time = store::process_stat(container.record.pid)?.start_time;
+                sources::hand_over(&plan.mounts, &plan.namespaces, pid, channel)?;
+            }
+            Some(Message::NamespacesReady) => {
+                net_devices::apply(&plan.net_devices, pid)?;
+                container.save()?;
+                let _ = state_at_hooks.set(container.hook_state(Status::Stopped));
+                let state = container.hook_state(Status::Creating);
+                hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle, Environment::Caller)?;
+                let hooks = &plan.hooks.create_runtime;
+                hooks::run("createRuntime", hooks, &state, &plan.bundle, Environment::Caller)?;
+            }
+            Some(Message::Terminal) => {
+                master = Some(console::receive_fd(&channel.0)?);
+                continue;
+            }
+            Some(Message::Listener(fd)) => {
+                if let Some(listener) = listener.take() {
+                    listener.hand_on(container, Status::Creating, pid, pidfd.as_fd(), fd)?;
+                }
+            }
+            Some(Message::Ready) => return Ok(master),
+            Some(Message::Failed(text)) => {
+                return Err(Error::new(format!("unable to start container process: {text}")));
+            }
+            None | Some(Message::Ushered) => return Err(died(container)),
+        }
+        channel.go_on()?;
+    }
+}
+
+/// A process that says nothing more was killed; most often for want of memory.
+fn died(container: &Container) -> Error {
+    let killed = Cgroup::open(&container.record.cgroup).ok().flatten();
+    let oom = killed.and_then(|cgroup| cgroup.oom_kill_count().ok()).unwrap_or(0) > 0;
+    let cause = if oom {
+        "the kernel killed it for want of memory; raise linux.resources.memory.limit"
+    } else {
+        "it was killed"
+    };
+    Error::new(format!("unable to start container process: {cause}"))
+}
+
+fn make_fifo(path: &Path) -> Result<OwnedFd, Error> {
+    store::make_fifo(path).step("make", path.display())?;
+    // Open for both directions, so that neither side's open waits.
+    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", path.display())
+}
+
+/// None where the caller may not make one, and nobody has asked for one.
+fn make_cgroup(plan: &Plan, folder: &Path, rootless: bool, undo: &mut Undo) -> Result<Option<Cgroup>, Error> {
+    let path = plan.cgroup.path();
+    if rootless && !plan.cgroup.can_be_made() {
+        return if plan.cgroup.is_optional() {
+            Ok(None)
+        } else {
+            Err(Error::new(format!(
+                "unable to apply cgroup configuration: make cgroup {}: permission denied: rootless needs no limits + no \
+                 cgrouppath when no permission is granted for cgroups",
+                path.display()
+            )))
+        };
+    }
+    // Noted down before it is made, so that a runtime killed meanwhile leaves none behind unnoted; one that was there
+    // before is noted when it has turned out to be unused: `delete` kills what is in it.
+    let was_there = path.exists();
+    if !was_there {
+        store::note_cgroup(folder, &path)?;
+    }
+    let cgroup = plan.cgroup.create()?;
+    undo.push({
+        let path = path.clone();
+        move || {
+            if let Ok(Some(cgroup)) = Cgroup::open(&path) {
+                let _ = cgroup.kill_all();
+                let _ = cgroup.remove();
+            }
+        }
+    });
+    if was_there {
+        store::note_cgroup(folder, &path)?;
+    }
+    if cgroup.is_frozen()? {
+        return Err(Error::new(format!(
+            "cgroup {}: it is frozen; a container in it could not start",
+            path.display()
+        )));
+    }
+    Ok(Some(cgroup))
+}
+
+fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
+    let open = |(kind, path): &(NamespaceKind, PathBuf)| {
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        Ok((*kind, fd.step("open the namespace", path.display())?))
+    };
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+/// The new namespaces that clone3 makes. The cgroup one is the child's own business, the time one this process's.
+pub fn new_namespaces(plan: &Plan) -> u64 {
+    let kinds = plan
+        .namespaces
+        .new
+        .iter()
+        .filter(|kind| !matches!(kind, NamespaceKind::Cgroup | NamespaceKind::Time));
+    kinds.fold(0, |flags, kind| flags | u64::from(namespaces::flag(*kind).unsigned_abs()))
+}
+
+/// Pid and time namespaces are for children only: this process enters them for the one that comes.
+fn enter_for_children(plan: &Plan, inherited: &Inherited) -> Result<(), Error> {
+    for (kind, fd) in &inherited.namespaces {
+        if matches!(kind, NamespaceKind::Pid | NamespaceKind::Time) {
+            sys::process::setns(fd.as_fd(), namespaces::flag(*kind))
+                .step("join", format!("the {kind:?} namespace"))?;
+        }
+    }
+    if plan.namespaces.is_new(NamespaceKind::Time) {
+        sys::process::unshare(namespaces::flag(NamespaceKind::Time)).step("make", "a time namespace")?;
+        if !plan.namespaces.time_offsets.is_empty() {
+            let path = "/proc/self/timens_offsets";
+            std::fs::write(path, &plan.namespaces.time_offsets).step("write", path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Hooks that this process runs belong to its own namespaces again.
+fn leave_for_children(plan: &Plan) -> Result<(), Error> {
+    for (kind, path) in
+        [(NamespaceKind::Pid, "/proc/self/ns/pid"), (NamespaceKind::Time, "/proc/self/ns/time")]
+    {
+        let joined = plan.namespaces.join.iter().any(|(joined, _)| *joined == kind);
+        if joined || kind == NamespaceKind::Time && plan.namespaces.is_new(kind) {
+            let own =
+                rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", path)?;
+            sys::process::setns(own.as_fd(), namespaces::flag(kind)).step("return to", path)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_id_maps(plan: &Plan, pid: Pid) -> Result<(), Error> {
+    if !plan.namespaces.is_new(NamespaceKind::User) {
+        return Ok(());
+    }
+    namespaces::write_maps(pid, &plan.namespaces.uid_map, &plan.namespaces.gid_map)
+}
+
+fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Error> {
+    let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+    std::fs::write(&path, text).step("write", path)
+}
+
+fn record(plan: &Plan, spec: Spec, cgroup: Option<&Cgroup>) -> Record {
+    Record {
+        id: plan.id.clone(),
+        pid: 0,
+        start_time: 0,
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.clone(),
+        created: store::now(),
+        owner: owner(),
+        cgroup: cgroup.map(|cgroup| cgroup.path().to_path_buf()).unwrap_or_default(),
+        spec,
+    }
+}
+
+/// The user's name, or its number where /etc/passwd does not know it.
+fn owner() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_string())
+    });
+    name.unwrap_or_else(|| uid.to_string())
+}
+
+fn send_pidfd(socket: &UnixStream, pidfd: &OwnedFd) -> Result<(), Error> {
+    console::send_fd(socket, b"pidfd", pidfd.as_fd())
+}
+
+/// Writes a pid to a file, whole or not at all.
+///
+/// # Errors
+/// The file can't be written.
+pub fn write_pid_file(path: &Path, pid: Pid) -> Result<(), Error> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::new(format!("--pid-file {}: not a file name", path.display())))?;
+    let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    std::fs::write(&temporary, pid.as_raw_nonzero().to_string())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .step("write", path.display())
+}
+
+/// Ends a child for good.
+pub fn kill_and_reap(pid: Pid) {
+    // It may have ended already.
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+    let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+}

@@ -1,0 +1,103 @@
+//! The root file system. In: its path, the propagation. Out: it is `/`, and the host's root is gone from the namespace.
+//! Must never: leave a way back: after pivot_root(2) the old root is unmounted, not hidden.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::mount::MountPropagationFlags;
+use rustix::mount::UnmountFlags;
+
+use super::mounts;
+use crate::report::Error;
+use crate::report::Fails;
+use sys::mount::MountAttributes;
+use sys::mount::set_attributes;
+
+/// Cuts the new mount namespace off from the host's, and mounts the root onto itself, so that it can be pivoted to.
+/// Gives the new mount's fd.
+///
+/// # Errors
+/// Each names the root.
+pub fn prepare(rootfs: &Path, propagation: Option<(u64, bool)>) -> Result<OwnedFd, Error> {
+    let (bit, recursive) = propagation.unwrap_or((libc::MS_SLAVE, true));
+    let mut flags = match bit {
+        libc::MS_SHARED => MountPropagationFlags::SHARED,
+        libc::MS_PRIVATE => MountPropagationFlags::PRIVATE,
+        libc::MS_UNBINDABLE => MountPropagationFlags::UNBINDABLE,
+        _ => MountPropagationFlags::DOWNSTREAM,
+    };
+    if recursive {
+        flags |= MountPropagationFlags::REC;
+    }
+    rustix::mount::mount_change("/", flags).step("set the propagation of", "/")?;
+    let name = &rootfs.display().to_string();
+    let mount = mounts::clone_tree(rootfs, true).step("mount the root", name)?;
+    // pivot_root(2) wants neither the new root's nor its parent's mount shared, so that nothing spreads to the host.
+    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
+    set_attributes(mount.as_fd(), &private, true).step("mount the root", name)?;
+    let target = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let target = target.step("open the root", name)?;
+    make_parent_private(rootfs)?;
+    mounts::attach(&mount, &target).step("mount the root", name)?;
+    Ok(mount)
+}
+
+/// The mount that holds `rootfs` must not be shared either; a slave is fine. Only the nearest mount point can be
+/// changed, and which that is only the kernel knows: the paths upwards are tried.
+fn make_parent_private(rootfs: &Path) -> Result<(), Error> {
+    for path in rootfs.ancestors() {
+        match rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE) {
+            // Not a mount point.
+            Err(rustix::io::Errno::INVAL) => {}
+            done => return done.step("make private the mount of", path.display()),
+        }
+    }
+    Ok(())
+}
+
+/// Makes `root` the root and unmounts the old one (pivot_root(2), "new_root and put_old may be the same directory").
+///
+/// # Errors
+/// pivot_root(2)'s: EINVAL from the kernel's initial root.
+pub fn pivot(root: &OwnedFd) -> Result<(), Error> {
+    let old = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step("open", "/")?;
+    rustix::process::fchdir(root).step("change to", "the new root")?;
+    rustix::process::pivot_root(".", ".").step("pivot_root to", "the new root")?;
+    rustix::process::fchdir(&old).step("change to", "the old root")?;
+    // What is unmounted here must not be unmounted on the host.
+    rustix::mount::mount_change(".", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .step("cut off", "the old root")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).step("unmount", "the old root")?;
+    rustix::process::chdir("/").step("change to", "/")
+}
+
+/// Without pivot_root, for roots that can't be pivoted from (`--no-pivot`): the root is moved over `/`.
+///
+/// # Errors
+/// mount(2)'s and chroot(2)'s.
+pub fn move_root(root: &OwnedFd) -> Result<(), Error> {
+    rustix::process::fchdir(root).step("change to", "the new root")?;
+    rustix::mount::mount_move(".", "/").step("move the new root to", "/")?;
+    rustix::process::chroot(".").step("chroot to", "the new root")?;
+    rustix::process::chdir("/").step("change to", "/")
+}
+
+/// Makes the root's mount read-only, and sets its final propagation.
+///
+/// # Errors
+/// mount_setattr(2)'s.
+pub fn finish(root: &OwnedFd, readonly: bool, propagation: Option<(u64, bool)>) -> Result<(), Error> {
+    if let Some((bit @ (libc::MS_SHARED | libc::MS_UNBINDABLE), recursive)) = propagation {
+        let change = MountAttributes { propagation: bit, ..MountAttributes::default() };
+        set_attributes(root.as_fd(), &change, recursive).step("set the propagation of", "the root")?;
+    }
+    if readonly {
+        let change = MountAttributes { set: 1, ..MountAttributes::default() };
+        set_attributes(root.as_fd(), &change, false).step("make read-only", "the root")?;
+    }
+    Ok(())
+}
