@@ -138,6 +138,12 @@ pub enum Verb {
     ///
     /// Example: cargo xtask sources --out coracle-sources
     Sources(SourcesArgs),
+    /// Write man pages and shell completions of runc and cni
+    ///
+    /// When: you package the program, or read rather than ask --help. They come from the command lines themselves.
+    ///
+    /// Example: cargo xtask manual && man -l target/manual/man8/runc.8
+    Manual(ManualArgs),
     /// Run the host tests and the boot tests
     ///
     /// When: before you commit. With NAMEs, only the boot tests whose names contain one of them.
@@ -250,6 +256,14 @@ pub struct SourcesArgs {
     /// Leave out the sources of GRUB and glibc, which come from this machine's packages
     #[arg(long)]
     pub pinned_only: bool,
+}
+
+/// Options of `manual`.
+#[derive(Debug, Args)]
+pub struct ManualArgs {
+    /// The folder that gets them
+    #[arg(long, value_name = "DIR", default_value = "target/manual")]
+    pub out: PathBuf,
 }
 
 /// `NAME=DIR`.

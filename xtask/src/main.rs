@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Job::Iso(contents, key) => cmd::iso::run(&build, &contents, key.as_deref())?,
         Job::Update(args) => cmd::update::run(&build, &args)?,
         Job::Verify(args) => cmd::verify::run(&build, &args)?,
+        Job::Manual(args) => cmd::manual::run(&build, &args)?,
         Job::Sources(args) => cmd::sources::run(&build, &args)?,
         Job::Qemu(plan) => return cmd::qemu::run(&build, &plan),
         Job::Test(args) => return cmd::test::run(&build, &args),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{
-    BenchArgs, Benched, CallersArgs, CleanArgs, Configured, ConformanceVerb, Global, SourcesArgs, TestArgs,
-    UpdateArgs, Verb, VerifyArgs,
+    BenchArgs, Benched, CallersArgs, CleanArgs, Configured, ConformanceVerb, Global, ManualArgs, SourcesArgs,
+    TestArgs, UpdateArgs, Verb, VerifyArgs,
 };
 use crate::cmd::{qemu, size};
 use crate::conformance;
@@ -45,6 +45,7 @@ pub enum Job {
     Verify(VerifyArgs),
     /// `sources`
     Sources(SourcesArgs),
+    Manual(ManualArgs),
     /// `qemu`
     Qemu(qemu::Plan),
     /// `test`
@@ -92,6 +93,7 @@ impl Job {
                 Self::Verify(args)
             }
             Verb::Sources(args) => Self::Sources(args),
+            Verb::Manual(args) => Self::Manual(args),
             Verb::Qemu(args) => Self::Qemu(qemu::Plan::resolve(layout, args)?),
             Verb::Test(args) => Self::Test(args),
             Verb::Conformance { which: ConformanceVerb::Oci(args) } => {
@@ -117,6 +119,7 @@ impl Job {
             Self::Initramfs(_) => &[Userland, Runtime],
             Self::Menuconfig(_) => &[Kernel, Userland, Menu],
             Self::Sources(_) => &[Runtime, Papers],
+            Self::Manual(_) => &[Runtime],
             Self::Iso(_, Some(_)) | Self::Verify(_) => &[Kernel, Userland, Runtime, Iso, Papers],
             Self::Iso(_, None) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
             Self::Bench(BenchArgs { what: Benched::Runtime, .. }) => {

@@ -104,9 +104,12 @@ impl Plan {
         if names_itself && !namespaces.is_own(NamespaceKind::Uts) {
             return Err(Error::spec("hostname", "unable to set hostname without a private UTS namespace"));
         }
+        let rootfs = bundle.join(&root.path);
         let mut mounts_plan = Vec::new();
         for (index, mount) in spec.mounts.iter().enumerate() {
-            mounts_plan.push(mounts::plan(index, mount, bundle, &namespaces)?.labelled(&linux.mount_label));
+            mounts_plan.push(
+                mounts::plan(index, mount, (bundle, &rootfs), &namespaces)?.labelled(&linux.mount_label),
+            );
         }
         let dev_is_bound =
             mounts_plan.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind());
@@ -127,7 +130,7 @@ impl Plan {
         Ok(Plan {
             id: id.to_string(),
             bundle: bundle.to_path_buf(),
-            rootfs: bundle.join(&root.path),
+            rootfs,
             readonly_root: root.readonly,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),

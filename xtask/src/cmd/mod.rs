@@ -5,6 +5,7 @@ pub mod dist;
 pub mod doctor;
 pub mod fetch;
 pub mod iso;
+pub mod manual;
 pub mod menuconfig;
 pub mod qemu;
 pub mod size;

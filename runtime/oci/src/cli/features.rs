@@ -189,7 +189,9 @@ mod tests {
                 json!({"destination": "/a", "type": "tmpfs", "options": [option]})
             };
             let mount = spec::parse("mount", json.to_string().as_bytes()).unwrap();
-            let plan = mounts::plan(0, &mount, std::path::Path::new("/"), &namespaces).unwrap();
+            let plan =
+                mounts::plan(0, &mount, (std::path::Path::new("/"), std::path::Path::new("/r")), &namespaces)
+                    .unwrap();
             if let mounts::Kind::FileSystem { options, .. } = plan.kind {
                 assert!(options.is_empty(), "{options:?}");
             }

@@ -4,13 +4,16 @@
 //! | child says | parent does | parent answers |
 //! | --- | --- | --- |
 //! | `Ushered` (with an fd) | takes the process that this one made for its own: `usher` | `GoOn`, to that one |
-//! | `Born` | id maps, limits; opens sources of bind mounts: `topic::sources` | these, `GoOn` |
+//! | `Born` | id maps, limits; begins to answer as `topic::sources` has it | `GoOn` |
 //! | `NamespacesReady` | notes the container down, runs prestart and createRuntime hooks | `GoOn` |
 //! | `Terminal` (with an fd) | keeps it for its own terminal | |
 //! | `Listener` (with an fd's number) | hands that fd on: `listener` | `GoOn` |
 //! | `Ready` | returns: the container is created; or, where the program starts at once, listens for a last `Failed` until
 //! exec closes the socket | |
 //! | `Failed` (with a sentence) | undoes everything and reports it | |
+//!
+//! Over a second pair the child asks for the sources of mounts, and the runtime says `Source` (with an fd) or `Failed`:
+//! `topic::sources`.
 
 use std::io::Read;
 use std::io::Write;
@@ -37,6 +40,8 @@ pub enum Message {
     Listener(i32),
     /// All is done; it waits for `start`, or is about to exec.
     Ready,
+    /// The next message brings the source of a mount.
+    Source,
     /// A step failed.
     Failed(String),
 }
@@ -71,6 +76,7 @@ impl Channel {
             Message::NamespacesReady => (b'N', ""),
             Message::Terminal => (b'T', ""),
             Message::Ready => (b'R', ""),
+            Message::Source => (b'S', ""),
             Message::Failed(text) => (b'F', text.as_str()),
             // Said above.
             Message::Listener(_) => (b'L', ""),
@@ -138,6 +144,7 @@ impl Channel {
             b'N' => Message::NamespacesReady,
             b'T' => Message::Terminal,
             b'R' => Message::Ready,
+            b'S' => Message::Source,
             b'F' => Message::Failed(String::from_utf8_lossy(&text).into_owned()),
             _ => return Err(Error::new("the container's process said nonsense")),
         }))
@@ -181,6 +188,7 @@ mod tests {
             Message::Terminal,
             Message::Listener(0x0102_0304),
             Message::Ready,
+            Message::Source,
             failed,
         ] {
             child.say(&message).unwrap();

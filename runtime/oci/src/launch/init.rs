@@ -33,11 +33,12 @@ use crate::topic::devices;
 use crate::topic::hooks;
 use crate::topic::hooks::Environment;
 use crate::topic::masks;
+use crate::topic::mounts;
 use crate::topic::mounts::CgroupView;
 use crate::topic::namespaces;
 use crate::topic::process::ProcessPlan;
 use crate::topic::rootfs;
-use crate::topic::sources;
+use crate::topic::sources::Asker;
 use crate::topic::sysctl;
 
 /// Signals that end a container which waits for `start`. As the first process of a pid namespace it would not get them.
@@ -48,8 +49,8 @@ const ENDING_WHILE_IT_WAITS: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQU
 pub struct Inherited {
     /// Existing namespaces to join.
     pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
-    /// Mounts that only the runtime can make, by their place in the plan.
-    pub mounts: Vec<(usize, OwnedFd)>,
+    /// Asks the runtime for sources of mounts, where it has to open some.
+    pub sources: Option<Asker>,
     /// The host's procfs, O_PATH: writes to labels and parameters go through it and no other.
     pub proc: OwnedFd,
     /// The fifo, O_RDWR, on which `start` is awaited; None for a container that starts at once.
@@ -99,12 +100,10 @@ fn steps(
     }
     rustix::process::setsid().step("start", "a session")?;
     channel.say(&Message::Born)?;
-    let sources = sources::receive(&plan.mounts, &plan.namespaces, channel, plan.propagation)?;
-    inherited.mounts.extend(sources);
     channel.wait()?;
     become_root(plan)?;
     own_namespaces(plan)?;
-    let root = build_root(plan, &inherited)?;
+    let (root, late) = build_root(plan, inherited.sources.take())?;
     channel.say(&Message::NamespacesReady)?;
     channel.wait()?;
     let state = container.hook_state(Status::Creating);
@@ -113,7 +112,7 @@ fn steps(
     let hooks = &plan.hooks.create_container;
     hooks::run("createContainer", hooks, &state, Path::new("."), Environment::Empty)?;
     if inherited.no_pivot {
-        rootfs::move_root(&root)?
+        rootfs::move_root(&root, &plan.rootfs, inherited.proc.as_fd())?
     } else {
         rootfs::pivot(&root)?
     }
@@ -130,6 +129,8 @@ fn steps(
     sysctl::apply(&plan.sysctl, inherited.proc.as_fd())?;
     masks::protect(root.as_fd(), &plan.readonly_paths)?;
     masks::mask(root.as_fd(), &plan.masked_paths)?;
+    mounts::make_read_only(&late)?;
+    drop(late);
     rootfs::finish(&root, plan.readonly_root, plan.propagation)?;
     if let Some(terminal) = terminal {
         hand_over(&terminal, &inherited, channel, &mut plan.process)?;
@@ -223,8 +224,9 @@ fn own_namespaces(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Root, mounts and devices; everything is where it belongs but the process itself.
-fn build_root(plan: &Plan, inherited: &Inherited) -> Result<OwnedFd, Error> {
+/// Root, mounts and devices; everything is where it belongs but the process itself. Gives the root, and the mounts that
+/// are to become read-only at the end.
+fn build_root(plan: &Plan, mut sources: Option<Asker>) -> Result<(OwnedFd, Vec<OwnedFd>), Error> {
     let root = rootfs::prepare(&plan.rootfs, plan.propagation)?;
     let cgroup_path = plan.cgroup.path();
     let view = if plan.namespaces.is_own(NamespaceKind::Cgroup) {
@@ -232,15 +234,19 @@ fn build_root(plan: &Plan, inherited: &Inherited) -> Result<OwnedFd, Error> {
     } else {
         CgroupView::Folder(&cgroup_path)
     };
+    let mut late = Vec::new();
     for (index, mount) in plan.mounts.iter().enumerate() {
-        let prepared = inherited.mounts.iter().find(|(at, _)| *at == index).map(|(_, mount)| mount);
-        mount.apply(root.as_fd(), &view, prepared)?;
+        let source = match &mut sources {
+            Some(sources) => sources.ask(index, mount, &plan.namespaces, plan.propagation)?,
+            None => None,
+        };
+        late.extend(mount.apply(root.as_fd(), &view, source)?);
     }
     if let Some(nodes) = &plan.devices {
         // A user namespace may make no nodes.
         devices::apply(nodes, root.as_fd(), plan.namespaces.is_own(NamespaceKind::User))?;
     }
-    Ok(root)
+    Ok((root, late))
 }
 
 fn hand_over(

@@ -37,13 +37,13 @@ use crate::store::Store;
 use crate::topic::console;
 use crate::topic::hooks;
 use crate::topic::hooks::Environment;
-use crate::topic::idmap;
 use crate::topic::intel_rdt;
 use crate::topic::labels;
 use crate::topic::namespaces;
 use crate::topic::net_devices;
 use crate::topic::rlimits;
 use crate::topic::sources;
+use crate::topic::sources::Opener;
 use crate::undo::Undo;
 use sys::process::Side;
 
@@ -131,8 +131,9 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     let namespaces = open_namespaces(plan)?;
     let user = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| fd.as_fd());
     let joins_user = user.is_some();
+    let (opener, sources) = sources::prepare(&plan.mounts, &plan.namespaces, user)?.unzip();
     let inherited = Inherited {
-        mounts: idmap::prepare(&plan.mounts, &plan.namespaces, user)?,
+        sources,
         namespaces,
         proc: rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .step("open", "/proc")?,
@@ -152,7 +153,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
         Side::Child => {
             undo.disown();
             // The listener waits for the end of what it is told, so only one process may hold its connection.
-            drop((channel, listener));
+            drop((channel, listener, opener));
             init::run(plan, &container, inherited, child_channel)
         }
         Side::Parent(pid, pidfd) => (pid, pidfd),
@@ -167,7 +168,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     if let (Some(group), Some(root)) = (&plan.intel_rdt, resctrl) {
         group.enter(&root, pid, &mut undo)?;
     }
-    let child = Child { pid, pidfd: &pidfd, listener };
+    let child = Child { pid, pidfd: &pidfd, listener, opener };
     let master = serve(plan, &mut container, child, &mut channel, &state_at_hooks)?;
     if options.starts_at_once {
         channel.hear_exec()?;
@@ -186,6 +187,7 @@ struct Child<'a> {
     pid: Pid,
     pidfd: &'a OwnedFd,
     listener: Option<Listener>,
+    opener: Option<Opener>,
 }
 
 /// Answers the child until it is ready, and gives its terminal's master if it sent one. `state_at_hooks` gets what
@@ -197,8 +199,8 @@ fn serve(
     channel: &mut Channel,
     state_at_hooks: &OnceCell<Vec<u8>>,
 ) -> Result<Option<OwnedFd>, Error> {
-    let Child { pid, pidfd, mut listener } = child;
-    let mut master = None;
+    let Child { pid, pidfd, mut listener, mut opener } = child;
+    let (mut master, mut helper) = (None, None);
     loop {
         match channel.hear()? {
             Some(Message::Born) => {
@@ -211,9 +213,10 @@ fn serve(
                 container.record.pid = pid.as_raw_nonzero().get();
                 // Without it the container could not be told from whatever has its pid later.
                 container.record.start_time = store::process_stat(container.record.pid)?.start_time;
-                sources::hand_over(&plan.mounts, &plan.namespaces, pid, channel)?;
+                helper = opener.take().map(|opener| opener.start(&plan.mounts, pid)).transpose()?;
             }
             Some(Message::NamespacesReady) => {
+                drop(helper.take());
                 net_devices::apply(&plan.net_devices, pid)?;
                 container.save()?;
                 let _ = state_at_hooks.set(container.hook_state(Status::Stopped));
@@ -235,7 +238,7 @@ fn serve(
             Some(Message::Failed(text)) => {
                 return Err(Error::new(format!("unable to start container process: {text}")));
             }
-            None | Some(Message::Ushered) => return Err(died(container)),
+            None | Some(Message::Ushered | Message::Source) => return Err(died(container)),
         }
         channel.go_on()?;
     }

@@ -3,8 +3,10 @@
 //! system may do it. Must never: leave the process that a mapping needed for a moment.
 
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -64,47 +66,72 @@ pub fn plan(
     }
 }
 
-/// The runtime's side: makes the idmapped ones of `mounts`, each with its place in the list. `joined` is the user
-/// namespace that the container joins.
-///
-/// # Errors
-/// Each names the mount; EINVAL where the file system can't be idmapped.
-pub fn prepare(
-    mounts: &[MountPlan],
-    namespaces: &Namespaces,
-    joined: Option<BorrowedFd<'_>>,
-) -> Result<Vec<(usize, OwnedFd)>, Error> {
-    let mut made: Vec<((&str, &str), OwnedFd)> = Vec::new();
-    let mut prepared = Vec::new();
-    for (index, mount) in mounts.iter().enumerate() {
-        let Some(idmap) = &mount.idmap else { continue };
-        let maps = match &idmap.maps {
-            Some((uid_map, gid_map)) => (uid_map.as_str(), gid_map.as_str()),
-            None => (namespaces.uid_map.as_str(), namespaces.gid_map.as_str()),
-        };
-        let user = match (
-            idmap.maps.is_none().then_some(joined).flatten(),
-            made.iter().position(|one| one.0 == maps),
-        ) {
-            (Some(joined), _) => joined,
-            (None, Some(at)) => made[at].1.as_fd(),
-            (None, None) => {
-                made.push((maps, user_namespace(maps)?));
-                made[made.len() - 1].1.as_fd()
-            }
-        };
-        use std::os::fd::AsRawFd;
+impl IdMap {
+    /// Maps the owners of a mount that is in no tree by the user namespace `user`.
+    ///
+    /// # Errors
+    /// EINVAL where the file system can't be idmapped.
+    pub fn apply(
+        &self,
+        mount: BorrowedFd<'_>,
+        user: Option<BorrowedFd<'_>>,
+        name: &str,
+    ) -> Result<(), Error> {
+        // Made for each that has a map.
+        let user = user.map_or(0, |fd| fd.as_raw_fd().unsigned_abs());
         let change = MountAttributes {
             set: MOUNT_ATTR_IDMAP,
-            user_namespace: u64::from(user.as_raw_fd().unsigned_abs()),
+            user_namespace: u64::from(user),
             ..MountAttributes::default()
         };
-        let detached = mount.detached_source()?;
-        sys::mount::set_attributes(detached.as_fd(), &change, idmap.recursive)
-            .step("map the ids of the mount", mount.name())?;
-        prepared.push((index, detached));
+        sys::mount::set_attributes(mount, &change, self.recursive).step("map the ids of the mount", name)
     }
-    Ok(prepared)
+}
+
+/// The user namespaces that stand for the maps of idmapped mounts, by the place of a mount in the plan.
+#[derive(Debug, Default)]
+pub struct UserNamespaces(Vec<(usize, Rc<OwnedFd>)>);
+
+impl UserNamespaces {
+    /// Makes one for each pair of maps. `joined` is the user namespace that the container joins.
+    ///
+    /// # Errors
+    /// One can't be made, or does not take the maps.
+    pub fn make(
+        mounts: &[MountPlan],
+        namespaces: &Namespaces,
+        joined: Option<BorrowedFd<'_>>,
+    ) -> Result<UserNamespaces, Error> {
+        let mut made: Vec<((&str, &str), Rc<OwnedFd>)> = Vec::new();
+        let mut all = Vec::new();
+        for (index, mount) in mounts.iter().enumerate() {
+            let Some(idmap) = &mount.idmap else { continue };
+            let maps = match (&idmap.maps, joined) {
+                (Some((uid_map, gid_map)), _) => (uid_map.as_str(), gid_map.as_str()),
+                (None, Some(joined)) => {
+                    let joined = joined.try_clone_to_owned().step("hold", "the user namespace")?;
+                    all.push((index, Rc::new(joined)));
+                    continue;
+                }
+                (None, None) => (namespaces.uid_map.as_str(), namespaces.gid_map.as_str()),
+            };
+            let user = match made.iter().find(|one| one.0 == maps) {
+                Some((_, user)) => user.clone(),
+                None => {
+                    let user = Rc::new(user_namespace(maps)?);
+                    made.push((maps, user.clone()));
+                    user
+                }
+            };
+            all.push((index, user));
+        }
+        Ok(UserNamespaces(all))
+    }
+
+    /// The one of the mount with this place.
+    pub fn of(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.0.iter().find(|(at, _)| *at == index).map(|(_, user)| user.as_fd())
+    }
 }
 
 /// A user namespace with these maps: it needs a process only until somebody holds it open.

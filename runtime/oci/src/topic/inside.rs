@@ -80,7 +80,7 @@ fn make_counting(
         return open(root, Path::new("/"), OFlags::PATH);
     };
     let parent_path = path.parent().unwrap_or(Path::new("/"));
-    let parent = make_counting(root, parent_path, Make::Folder, Mode::from_raw_mode(0o755), links + 1)?;
+    let parent = make_counting(root, parent_path, Make::Folder, Mode::from_raw_mode(0o755), links)?;
     let made = match what {
         Make::Folder => rustix::fs::mkdirat(&parent, &name, mode),
         Make::File => {

@@ -28,29 +28,45 @@ use crate::spec::Mount;
 use sys::mount::MountAttributes;
 use sys::mount::set_attributes;
 
-/// MOUNT_ATTR__ATIME of linux/mount.h: the bits of which one value is set.
+// MOUNT_ATTR_* of linux/mount.h.
+const RDONLY: u64 = 0x1;
+const NOSUID: u64 = 0x2;
+const NODEV: u64 = 0x4;
+const NOEXEC: u64 = 0x8;
+const NOATIME: u64 = 0x10;
+const STRICTATIME: u64 = 0x20;
+const NODIRATIME: u64 = 0x80;
+const NOSYMFOLLOW: u64 = 0x20_0000;
+/// No bit of the kernel's, for which it is the value 0 of three.
+const RELATIME: u64 = 1 << 63;
+/// MOUNT_ATTR__ATIME: the bits of which one value is set.
 const ATIME_MASK: u64 = 0x70;
-/// Options that are attributes of a mount: name, MOUNT_ATTR_* bits that it sets, bits that it clears. With an `r` in
-/// front they hold for the mounts below it too.
-const ATTRIBUTES: [(&str, u64, u64); 18] = [
-    ("ro", 0x1, 0),
-    ("rw", 0, 0x1),
-    ("nosuid", 0x2, 0),
-    ("suid", 0, 0x2),
-    ("nodev", 0x4, 0),
-    ("dev", 0, 0x4),
-    ("noexec", 0x8, 0),
-    ("exec", 0, 0x8),
-    ("noatime", 0x10, ATIME_MASK),
-    ("atime", 0, ATIME_MASK),
-    ("relatime", 0, ATIME_MASK),
-    ("norelatime", 0, ATIME_MASK),
-    ("strictatime", 0x20, ATIME_MASK),
-    ("nostrictatime", 0, ATIME_MASK),
-    ("nodiratime", 0x80, 0),
-    ("diratime", 0, 0x80),
-    ("nosymfollow", 0x20_0000, 0),
-    ("symfollow", 0, 0x20_0000),
+const ATIMES: u64 = NOATIME | STRICTATIME | RELATIME | NODIRATIME;
+/// What a user namespace may not take from a mount of its parent (mount_namespaces(7), "Restrictions").
+const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
+/// What a mount has or has not, each by itself.
+const SINGLE: u64 = LOCKABLE | NOSYMFOLLOW;
+/// Options that are attributes of a mount: name, the bit, whether it is set. With an `r` in front they hold for the mounts
+/// below it too.
+const ATTRIBUTES: [(&str, u64, bool); 18] = [
+    ("ro", RDONLY, true),
+    ("rw", RDONLY, false),
+    ("nosuid", NOSUID, true),
+    ("suid", NOSUID, false),
+    ("nodev", NODEV, true),
+    ("dev", NODEV, false),
+    ("noexec", NOEXEC, true),
+    ("exec", NOEXEC, false),
+    ("noatime", NOATIME, true),
+    ("atime", NOATIME, false),
+    ("relatime", RELATIME, true),
+    ("norelatime", RELATIME, false),
+    ("strictatime", STRICTATIME, true),
+    ("nostrictatime", STRICTATIME, false),
+    ("nodiratime", NODIRATIME, true),
+    ("diratime", NODIRATIME, false),
+    ("nosymfollow", NOSYMFOLLOW, true),
+    ("symfollow", NOSYMFOLLOW, false),
 ];
 /// Options that say what holds anyway.
 const IGNORED: [&str; 5] = ["defaults", "async", "loud", "nomand", "norecursive"];
@@ -84,11 +100,77 @@ pub struct MountPlan {
     /// How its owners are mapped.
     pub idmap: Option<IdMap>,
     copies_up: bool,
-    attributes: MountAttributes,
-    recursive: MountAttributes,
+    asked: Asked,
+    recursive: Asked,
     propagation: Vec<(u64, bool)>,
     /// How messages name it.
     name: String,
+}
+
+/// What the options ask of a mount's attributes; of two contrary words the last one counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Asked {
+    set: u64,
+    cleared: u64,
+}
+
+impl Asked {
+    fn word(&mut self, bit: u64, set: bool) {
+        let (to, from) =
+            if set { (&mut self.set, &mut self.cleared) } else { (&mut self.cleared, &mut self.set) };
+        *to |= bit;
+        *from &= !bit;
+    }
+
+    fn is_empty(self) -> bool {
+        self.set | self.cleared == 0
+    }
+
+    /// As the options of mount(8) and runc mean it: with one word said, all that is not said is cleared, but for the kind
+    /// of access times, which stays unless one is said.
+    fn whole(self) -> MountAttributes {
+        let mut change = MountAttributes {
+            set: self.set & SINGLE,
+            clear: SINGLE & !self.set,
+            ..MountAttributes::default()
+        };
+        if self.set & ATIMES != 0 {
+            change.set |= self.atime() | self.set & NODIRATIME;
+            change.clear |= ATIME_MASK | NODIRATIME & !self.set;
+        }
+        change
+    }
+
+    /// For a mount with `present` attributes that may not be taken from it: what is said is added. None: it can't be had.
+    fn added_to(self, present: u64) -> Option<MountAttributes> {
+        let refused = present & self.cleared & LOCKABLE != 0;
+        let other_times = self.set & ATIMES != 0 && self.set & ATIMES != present & ATIMES;
+        let change = MountAttributes {
+            set: self.set & SINGLE,
+            clear: NOSYMFOLLOW & !self.set,
+            ..MountAttributes::default()
+        };
+        (!refused && !other_times).then_some(change)
+    }
+
+    /// Only what is said, for the mounts below too.
+    fn only(self) -> MountAttributes {
+        let mut change = MountAttributes {
+            set: self.set & (SINGLE | NODIRATIME),
+            clear: self.cleared & (SINGLE | NODIRATIME),
+            ..MountAttributes::default()
+        };
+        if (self.set | self.cleared) & ATIMES & !NODIRATIME != 0 {
+            change.set |= self.atime();
+            change.clear |= ATIME_MASK;
+        }
+        change
+    }
+
+    /// The kernel's value for the kind of access times.
+    fn atime(self) -> u64 {
+        if self.set & STRICTATIME != 0 { STRICTATIME } else { self.set & NOATIME }
+    }
 }
 
 /// What is mounted.
@@ -114,22 +196,30 @@ pub enum Kind {
     },
 }
 
-/// Checks one entry of `mounts`.
+/// Checks one entry of `mounts`. As in runc a destination may also be told by its path on the host, below `rootfs`.
 ///
 /// # Errors
 /// A destination that is missing, an option that is not supported.
-pub fn plan(index: usize, mount: &Mount, bundle: &Path, namespaces: &Namespaces) -> Result<MountPlan, Error> {
+pub fn plan(
+    index: usize,
+    mount: &Mount,
+    (bundle, rootfs): (&Path, &Path),
+    namespaces: &Namespaces,
+) -> Result<MountPlan, Error> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     if mount.destination.is_empty() {
         return Err(Error::spec(field("destination"), "is empty; expected an absolute path"));
     }
     let mut plan = MountPlan {
-        destination: inside::plain(Path::new(&mount.destination)),
+        destination: {
+            let plain = inside::plain(Path::new(&mount.destination));
+            plain.strip_prefix(rootfs).map_or_else(|_| plain.clone(), |inside| Path::new("/").join(inside))
+        },
         kind: Kind::Cgroup,
         idmap: None,
         copies_up: false,
-        attributes: MountAttributes::default(),
-        recursive: MountAttributes::default(),
+        asked: Asked::default(),
+        recursive: Asked::default(),
         propagation: Vec::new(),
         name: format!(
             "{:?} to {:?}",
@@ -189,8 +279,8 @@ impl MountPlan {
     /// One option: a mount attribute, a propagation, or else the file system's own.
     fn option(&mut self, option: &str, data: &mut Vec<String>) {
         let find = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
-        let (found, attributes) = match (find(option), option.strip_prefix('r').and_then(find)) {
-            (Some(found), _) => (found, &mut self.attributes),
+        let (found, asked) = match (find(option), option.strip_prefix('r').and_then(find)) {
+            (Some(found), _) => (found, &mut self.asked),
             (None, Some(found)) => (found, &mut self.recursive),
             (None, None) => {
                 match propagation(option) {
@@ -201,13 +291,12 @@ impl MountPlan {
                 return;
             }
         };
-        // The last word counts.
-        let (_, set, clear) = *found;
-        attributes.set = attributes.set & !(set | clear) | set;
-        attributes.clear = attributes.clear & !set | clear;
+        let (_, bit, set) = *found;
+        asked.word(bit, set);
     }
 
-    /// Mounts it inside `root`; `prepared` is the mount, where the runtime has made it.
+    /// Mounts it inside `root`; `source` is what a bind mount shows, where the runtime has opened it. Gives the mount where
+    /// it is to become read-only at the end: others are mounted in it, devices are made in it.
     ///
     /// # Errors
     /// Each names the mount and what failed.
@@ -215,20 +304,17 @@ impl MountPlan {
         &self,
         root: BorrowedFd<'_>,
         cgroup: &CgroupView<'_>,
-        prepared: Option<&OwnedFd>,
-    ) -> Result<(), Error> {
-        let made;
-        let detached = match prepared {
-            Some(prepared) => prepared,
-            None => {
-                made = self.detached(cgroup, self.covered_mode(root)).step("mount", &self.name)?;
-                &made
-            }
+        source: Option<OwnedFd>,
+    ) -> Result<Option<OwnedFd>, Error> {
+        let mounting = "error during container init: error mounting";
+        let detached = match source {
+            Some(source) => source,
+            None => self.detached(cgroup, self.covered_mode(root)).step(mounting, &self.name)?,
         };
-        let target = match self.target(root, detached) {
+        let target = match self.target(root, &detached) {
             Err(Errno::LOOP) if self.is_proc_or_sys() => {
                 return Err(Error::new(format!(
-                    "mount {}: it must be mounted on ordinary directory, and there is a link",
+                    "{mounting} {}: it must be mounted on ordinary directory, and there is a link",
                     self.name
                 )));
             }
@@ -238,22 +324,41 @@ impl MountPlan {
             copy_up::copy(target.as_fd(), detached.as_fd())
                 .step("tmpcopyup: copy what is at the mount point of", &self.name)?;
         }
-        for (attributes, recursive) in [(&self.attributes, false), (&self.recursive, true)] {
-            if attributes.set | attributes.clear != 0 {
-                set_attributes(detached.as_fd(), attributes, recursive).step("mount", &self.name)?;
-            }
+        let is_late = self.is_read_only_late();
+        let asked = Asked { set: self.asked.set & !if is_late { RDONLY } else { 0 }, ..self.asked };
+        if !asked.is_empty() {
+            self.set_asked(detached.as_fd(), asked).step(mounting, &self.name)?;
         }
-        attach(detached, &target).step("mount", &self.name)?;
+        if !self.recursive.is_empty() {
+            set_attributes(detached.as_fd(), &self.recursive.only(), true).step(mounting, &self.name)?;
+        }
+        attach(&detached, &target).step(mounting, &self.name)?;
         // Flags are attached to the mount's own root.
         for (propagation, recursive) in &self.propagation {
             let change = MountAttributes { propagation: *propagation, ..MountAttributes::default() };
             set_attributes(detached.as_fd(), &change, *recursive)
                 .step("set the propagation of", &self.name)?;
         }
-        Ok(())
+        Ok(is_late.then_some(detached))
     }
 
-    /// What a bind mount shows, in no tree yet: the runtime's side of an idmapped one.
+    fn set_asked(&self, mount: BorrowedFd<'_>, asked: Asked) -> Result<(), Errno> {
+        match set_attributes(mount, &asked.whole(), false) {
+            // What the host forbids in it is locked in a user namespace: it stays, unless it was said that it must not.
+            Err(Errno::PERM) if self.is_bind() => {
+                let change = asked.added_to(attributes_of(mount)?).ok_or(Errno::PERM)?;
+                set_attributes(mount, &change, false)
+            }
+            done => done,
+        }
+    }
+
+    fn is_read_only_late(&self) -> bool {
+        let is_tmpfs = matches!(&self.kind, Kind::FileSystem { name, .. } if name == "tmpfs");
+        self.asked.set & RDONLY != 0 && (is_tmpfs || self.destination == Path::new("/dev"))
+    }
+
+    /// What a bind mount shows, in no tree yet.
     ///
     /// # Errors
     /// open_tree(2)'s.
@@ -262,7 +367,7 @@ impl MountPlan {
             Kind::Bind { source, recursive } => clone_tree(source, *recursive),
             _ => Err(Errno::INVAL),
         }
-        .step("mount", &self.name)
+        .step("error during container init: error mounting", &self.name)
     }
 
     /// How messages name it.
@@ -341,6 +446,37 @@ pub enum CgroupView<'a> {
     Folder(&'a Path),
 }
 
+/// Makes the mounts that `apply` gave back read-only.
+///
+/// # Errors
+/// mount_setattr(2)'s.
+pub fn make_read_only(mounts: &[OwnedFd]) -> Result<(), Error> {
+    let change = MountAttributes { set: RDONLY, ..MountAttributes::default() };
+    for mount in mounts {
+        set_attributes(mount.as_fd(), &change, false).step("make read-only", "a mount")?;
+    }
+    Ok(())
+}
+
+/// The attributes that a mount has (statfs(2), `f_flags`).
+fn attributes_of(mount: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let flags = rustix::fs::fstatvfs(mount)?.f_flag.bits();
+    let bits = [
+        (libc::ST_RDONLY, RDONLY),
+        (libc::ST_NOSUID, NOSUID),
+        (libc::ST_NODEV, NODEV),
+        (libc::ST_NOEXEC, NOEXEC),
+        (libc::ST_NOATIME, NOATIME),
+        (libc::ST_NODIRATIME, NODIRATIME),
+        (libc::ST_RELATIME, RELATIME),
+    ];
+    let mut present = bits.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |bits, (_, bit)| bits | bit);
+    if present & (NOATIME | RELATIME) == 0 {
+        present |= STRICTATIME;
+    }
+    Ok(present)
+}
+
 /// A copy of the mount at `source`, in no tree.
 ///
 /// # Errors
@@ -408,12 +544,11 @@ mod tests {
         let plan = plan(
             0,
             &mount("tmpfs", &["nosuid", "strictatime", "mode=755", "rprivate", "ro"]),
-            Path::new("/"),
+            (Path::new("/"), Path::new("/r")),
             &Namespaces::default(),
         )
         .unwrap();
-        assert_eq!(plan.attributes.set, 0x2 | 0x20 | 0x1);
-        assert_eq!(plan.attributes.clear, ATIME_MASK & !0x20 | 0x20 & plan.attributes.clear);
+        assert_eq!(plan.asked, Asked { set: NOSUID | STRICTATIME | RDONLY, cleared: 0 });
         assert_eq!(plan.propagation, [(libc::MS_PRIVATE, true)]);
         assert_eq!(plan.destination, Path::new("/b"));
         let Kind::FileSystem { options, .. } = plan.kind else { panic!() };
@@ -422,21 +557,85 @@ mod tests {
 
     #[test]
     fn a_relative_bind_counts_from_the_bundle() {
-        let plan =
-            plan(0, &mount("", &["rbind", "rro"]), Path::new("/bundle"), &Namespaces::default()).unwrap();
+        let plan = plan(
+            0,
+            &mount("", &["rbind", "rro"]),
+            (Path::new("/bundle"), Path::new("/r")),
+            &Namespaces::default(),
+        )
+        .unwrap();
         assert_eq!(plan.kind, Kind::Bind { source: "/bundle/src".into(), recursive: true });
-        assert_eq!((plan.attributes.set, plan.recursive.set), (0, 1));
+        assert_eq!((plan.asked.set, plan.recursive.set), (0, RDONLY));
     }
 
     #[test]
     fn the_last_of_two_contrary_words_counts() {
-        let plan = plan(0, &mount("bind", &["ro", "rw"]), Path::new("/"), &Namespaces::default()).unwrap();
-        assert_eq!((plan.attributes.set, plan.attributes.clear), (0, 1));
+        let plan =
+            plan(0, &mount("bind", &["ro", "rw"]), (Path::new("/"), Path::new("/r")), &Namespaces::default())
+                .unwrap();
+        assert_eq!(plan.asked, Asked { set: 0, cleared: RDONLY });
+    }
+
+    #[test]
+    fn a_destination_may_be_told_by_its_path_on_the_host() {
+        for (told, expected) in [("/r/mnt/x", "/mnt/x"), ("/r", "/"), ("/rx", "/rx"), ("/mnt/r", "/mnt/r")] {
+            let mount = Mount { destination: told.into(), ..mount("tmpfs", &[]) };
+            let plan = plan(0, &mount, (Path::new("/"), Path::new("/r")), &Namespaces::default()).unwrap();
+            assert_eq!(plan.destination, Path::new(expected));
+        }
+    }
+
+    fn asked(words: &[&str]) -> Asked {
+        let mut asked = Asked::default();
+        for word in words {
+            let (_, bit, set) = ATTRIBUTES.iter().find(|(name, ..)| name == word).unwrap();
+            asked.word(*bit, *set);
+        }
+        asked
+    }
+
+    #[test]
+    fn what_is_not_said_is_cleared_but_for_access_times() {
+        let of = |words: &[&str]| {
+            let change = asked(words).whole();
+            (change.set, change.clear)
+        };
+        assert_eq!(of(&["dev"]), (0, SINGLE));
+        assert_eq!(of(&["ro", "nosuid"]), (RDONLY | NOSUID, SINGLE & !(RDONLY | NOSUID)));
+        assert_eq!(of(&["noatime"]), (NOATIME, SINGLE | ATIME_MASK | NODIRATIME));
+        assert_eq!(of(&["atime"]), (0, SINGLE));
+        assert_eq!(of(&["nodiratime", "strictatime"]), (NODIRATIME | STRICTATIME, SINGLE | ATIME_MASK));
+        assert_eq!(of(&["relatime"]), (0, SINGLE | ATIME_MASK | NODIRATIME));
+    }
+
+    #[test]
+    fn what_is_locked_stays_unless_it_must_not() {
+        let of =
+            |words: &[&str], present| asked(words).added_to(present).map(|change| (change.set, change.clear));
+        assert_eq!(of(&["nosuid"], RDONLY | RELATIME), Some((NOSUID, NOSYMFOLLOW)));
+        assert_eq!(of(&["rw", "nosuid"], RDONLY | RELATIME), None);
+        assert_eq!(of(&["relatime"], NOATIME), None);
+        assert_eq!(of(&["relatime"], RELATIME), Some((0, NOSYMFOLLOW)));
+        assert_eq!(of(&["nosymfollow", "dev"], NOATIME), Some((NOSYMFOLLOW, 0)));
+    }
+
+    #[test]
+    fn below_only_what_is_said_changes() {
+        let of = |words: &[&str]| {
+            let change = asked(words).only();
+            (change.set, change.clear)
+        };
+        assert_eq!(of(&["ro"]), (RDONLY, 0));
+        assert_eq!(of(&["atime"]), (0, ATIME_MASK));
+        assert_eq!(of(&["strictatime", "suid"]), (STRICTATIME, ATIME_MASK | NOSUID));
+        assert_eq!(of(&["diratime"]), (0, NODIRATIME));
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = plan(3, &mount("", &[]), Path::new("/"), &Namespaces::default()).unwrap_err().to_string();
+        let error = plan(3, &mount("", &[]), (Path::new("/"), Path::new("/r")), &Namespaces::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("mounts[3].type:"), "{error}");
     }
 
@@ -447,7 +646,7 @@ mod tests {
         let both = Mount { gid_mappings: map.clone(), ..one.clone() };
         let user = Namespaces { new: vec![NamespaceKind::User], ..Namespaces::default() };
         let planned = |mount: &Mount, namespaces: &Namespaces| {
-            plan(0, mount, Path::new("/"), namespaces)
+            plan(0, mount, (Path::new("/"), Path::new("/r")), namespaces)
                 .map(|plan| plan.idmap.is_some())
                 .map_err(|error| error.to_string())
         };

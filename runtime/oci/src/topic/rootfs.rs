@@ -2,11 +2,14 @@
 //! Must never: leave a way back: after pivot_root(2) the old root is unmounted, not hidden.
 
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::path::PathBuf;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 use rustix::mount::UnmountFlags;
 
@@ -75,15 +78,59 @@ pub fn pivot(root: &OwnedFd) -> Result<(), Error> {
     rustix::process::chdir("/").step("change to", "/")
 }
 
-/// Without pivot_root, for roots that can't be pivoted from (`--no-pivot`): the root is moved over `/`.
+/// Without pivot_root, for roots that can't be pivoted from (`--no-pivot`): the root is moved over `/`. `proc` is the host's
+/// procfs.
 ///
 /// # Errors
 /// mount(2)'s and chroot(2)'s.
-pub fn move_root(root: &OwnedFd) -> Result<(), Error> {
+pub fn move_root(root: &OwnedFd, rootfs: &Path, proc: BorrowedFd<'_>) -> Result<(), Error> {
+    take_away_full_views(rootfs, proc)?;
     rustix::process::fchdir(root).step("change to", "the new root")?;
     rustix::mount::mount_move(".", "/").step("move the new root to", "/")?;
     rustix::process::chroot(".").step("chroot to", "the new root")?;
     rustix::process::chdir("/").step("change to", "/")
+}
+
+/// What the host has mounted stays in the namespace where a root is only moved, and with a whole procfs or sysfs among it
+/// the kernel lets a user namespace inside mount another whole one, without our masks (mount_too_revealing in
+/// fs/namespace.c). So none is left.
+fn take_away_full_views(rootfs: &Path, proc: BorrowedFd<'_>) -> Result<(), Error> {
+    let file = rustix::fs::openat(proc, "self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let text = file
+        .map_err(std::io::Error::from)
+        .and_then(|file| std::io::read_to_string(std::fs::File::from(file)))
+        .step("read", "/proc/self/mountinfo")?;
+    for place in text.lines().filter_map(full_view).filter(|place| !place.starts_with(rootfs)) {
+        let name = place.display();
+        match rustix::mount::mount_change(
+            &place,
+            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+        ) {
+            // It went with the one that it lay on.
+            Err(Errno::NOENT | Errno::INVAL) => continue,
+            done => done.step("cut off", name)?,
+        }
+        match rustix::mount::unmount(&place, UnmountFlags::DETACH) {
+            // Locked in a user namespace: covered, it is not whole.
+            Err(Errno::INVAL | Errno::PERM) => {
+                rustix::mount::mount("tmpfs", &place, "tmpfs", rustix::mount::MountFlags::empty(), None)
+                    .step("cover", place.display())?;
+            }
+            done => done.step("unmount", place.display())?,
+        }
+    }
+    Ok(())
+}
+
+/// Where a line of mountinfo (proc_pid_mountinfo(5)) says that a whole procfs or sysfs is mounted.
+fn full_view(line: &str) -> Option<PathBuf> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(3);
+    let (root, place) = (fields.next()?, fields.next()?);
+    let kind = after.split(' ').next()?;
+    let is_full = root == "/" && (kind == "proc" || kind == "sysfs");
+    // A path with a space in it is told with \040.
+    is_full.then(|| PathBuf::from(place.replace("\\040", " ")))
 }
 
 /// Makes the root's mount read-only, and sets its final propagation.
@@ -100,4 +147,20 @@ pub fn finish(root: &OwnedFd, readonly: bool, propagation: Option<(u64, bool)>) 
         set_attributes(root.as_fd(), &change, false).step("make read-only", "the root")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_views_of_procfs_and_sysfs_count() {
+        let line = |root: &str, place: &str, kind: &str| {
+            full_view(&format!("22 1 0:21 {root} {place} rw,nosuid shared:5 - {kind} none rw"))
+        };
+        assert_eq!(line("/", "/proc", "proc"), Some("/proc".into()));
+        assert_eq!(line("/", "/a\\040b/sys", "sysfs"), Some("/a b/sys".into()));
+        assert_eq!(line("/sys", "/proc/sys", "proc"), None);
+        assert_eq!(line("/", "/run", "tmpfs"), None);
+    }
 }

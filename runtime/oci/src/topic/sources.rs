@@ -1,10 +1,15 @@
-//! Sources of bind mounts, where the container has a user namespace: its root may have no way to them, the runtime has.
+//! Sources of bind mounts that the runtime opens: where the container has a user namespace, since its root may have no way
+//! to them; and idmapped ones, since only the owner of the file system may map them.
 //!
-//! In: the container's process, which has its mount namespace and waits. Out: each bind mount in no tree, in the plan's
-//! order, handed to that process. Must never: take them from the runtime's own mount namespace: there the host's flags
-//! (nodev, nosuid, ...) are not locked, and the container's root could clear them.
+//! In: the container's process, which has its mount namespace and asks for one after the other: a source may lie on what
+//! was mounted just before. Out: each in no tree, handed to that process. Must never: take them from the runtime's own
+//! mount namespace: there the host's flags (nodev, nosuid, ...) are not locked, and the container's root could clear them.
 
+use std::io::ErrorKind;
+use std::io::Read;
+use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::Mode;
@@ -12,6 +17,7 @@ use rustix::fs::OFlags;
 use rustix::process::Pid;
 
 use super::console;
+use super::idmap::UserNamespaces;
 use super::mounts::MountPlan;
 use super::namespaces::Namespaces;
 use crate::launch::channel::Channel;
@@ -24,80 +30,124 @@ use sys::mount::MountAttributes;
 use sys::mount::set_attributes;
 use sys::process::Side;
 
-/// The mounts that are made for the container's process, by their place in the plan: idmapped ones are already.
-fn handed_over<'a>(
-    mounts: &'a [MountPlan],
-    namespaces: &Namespaces,
-) -> impl Iterator<Item = (usize, &'a MountPlan)> {
+/// The container's end: it asks.
+#[derive(Debug)]
+pub struct Asker(Channel);
+
+/// The runtime's end, which answers once it is started.
+#[derive(Debug)]
+pub struct Opener {
+    channel: Channel,
+    user_namespaces: UserNamespaces,
+}
+
+/// The process that answers; it ends with this value.
+#[derive(Debug)]
+pub struct Helper(Pid);
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        parent::kill_and_reap(self.0);
+    }
+}
+
+/// Whether the runtime opens the source of `mount`.
+fn is_opened(mount: &MountPlan, namespaces: &Namespaces) -> bool {
     let apart = namespaces.is_own(NamespaceKind::User) && namespaces.is_new(NamespaceKind::Mount);
-    mounts.iter().enumerate().filter(move |(_, mount)| apart && mount.is_bind() && mount.idmap.is_none())
+    mount.idmap.is_some() || apart && mount.is_bind()
 }
 
-/// The runtime's side: hands the mounts to the process `pid` at the other end of `channel`.
+/// Both ends, where one of `mounts` needs them. `joined` is the user namespace that the container joins.
 ///
 /// # Errors
-/// Each names the mount.
-pub fn hand_over(
+/// No user namespace for an idmapped mount.
+pub fn prepare(
     mounts: &[MountPlan],
     namespaces: &Namespaces,
-    pid: Pid,
-    channel: &Channel,
-) -> Result<(), Error> {
-    if handed_over(mounts, namespaces).next().is_none() {
-        return Ok(());
+    joined: Option<BorrowedFd<'_>>,
+) -> Result<Option<(Opener, Asker)>, Error> {
+    if !mounts.iter().any(|mount| is_opened(mount, namespaces)) {
+        return Ok(None);
     }
-    let (mut told, mut tell) = Channel::pair()?;
-    // A process of its own: whoever has been in another mount namespace has lost its root and its working directory.
-    match sys::process::clone3(0, None).step("start", "a process that opens mounts")? {
-        Side::Child => {
-            if let Err(error) = open(mounts, namespaces, pid, channel) {
-                // Without a reader the runtime is gone, and with it the container.
-                let _ = tell.say(&Message::Failed(error.to_string()));
+    let user_namespaces = UserNamespaces::make(mounts, namespaces, joined)?;
+    let (channel, asker) = Channel::pair()?;
+    Ok(Some((Opener { channel, user_namespaces }, Asker(asker))))
+}
+
+impl Opener {
+    /// Answers the process `pid` from now on, by a process of its own: whoever has been in another mount namespace has
+    /// lost its root and its working directory.
+    ///
+    /// # Errors
+    /// clone3(2)'s.
+    pub fn start(mut self, mounts: &[MountPlan], pid: Pid) -> Result<Helper, Error> {
+        match sys::process::clone3(0, None).step("start", "a process that opens mounts")? {
+            Side::Child => {
+                if let Err(error) = self.answer_all(mounts, pid) {
+                    // Without a reader the container is gone.
+                    let _ = self.channel.say(&Message::Failed(error.to_string()));
+                }
+                sys::process::exit_now(0)
             }
-            sys::process::exit_now(0)
+            Side::Parent(helper, _) => Ok(Helper(helper)),
         }
-        Side::Parent(helper, _) => {
-            drop(tell);
-            let heard = told.hear();
-            parent::kill_and_reap(helper);
-            match heard? {
-                Some(Message::Failed(text)) => Err(Error::new(text)),
-                _ => Ok(()),
+    }
+
+    /// Until the container has closed its end.
+    fn answer_all(&mut self, mounts: &[MountPlan], pid: Pid) -> Result<(), Error> {
+        sys::process::set_parent_death_signal(libc::SIGKILL).step("tie a process to", "the runtime")?;
+        let path = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
+        let namespace =
+            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", &path)?;
+        sys::process::setns(namespace.as_fd(), libc::CLONE_NEWNS).step("join", &path)?;
+        let mut number = [0; 4];
+        loop {
+            match self.channel.0.read_exact(&mut number) {
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                done => done.step("listen to", "the container's process")?,
             }
+            let index = u32::from_le_bytes(number) as usize;
+            let mount =
+                mounts.get(index).ok_or_else(|| Error::new("the container's process said nonsense"))?;
+            let source = mount.detached_source()?;
+            if let Some(idmap) = &mount.idmap {
+                idmap.apply(source.as_fd(), self.user_namespaces.of(index), mount.name())?;
+            }
+            self.channel.say(&Message::Source)?;
+            console::send_fd(&self.channel.0, b"m", source.as_fd())?;
         }
     }
 }
 
-fn open(mounts: &[MountPlan], namespaces: &Namespaces, pid: Pid, channel: &Channel) -> Result<(), Error> {
-    sys::process::set_parent_death_signal(libc::SIGKILL).step("tie a process to", "the runtime")?;
-    let path = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
-    let namespace =
-        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", &path)?;
-    sys::process::setns(namespace.as_fd(), libc::CLONE_NEWNS).step("join", &path)?;
-    for (_, mount) in handed_over(mounts, namespaces) {
-        console::send_fd(&channel.0, b"m", mount.detached_source()?.as_fd())?;
-    }
-    Ok(())
-}
-
-/// The container's side: takes them, before anything else that comes, and gives them the namespace's `propagation`.
-///
-/// # Errors
-/// Each names the mount.
-pub fn receive(
-    mounts: &[MountPlan],
-    namespaces: &Namespaces,
-    channel: &Channel,
-    propagation: Option<(u64, bool)>,
-) -> Result<Vec<(usize, OwnedFd)>, Error> {
-    let take = |(index, mount): (usize, &MountPlan)| {
-        let source = console::receive_fd(&channel.0)?;
+impl Asker {
+    /// The source of `mount`, the one with this place in the plan, with the namespace's `propagation`; None: it is for
+    /// the container's process to open.
+    ///
+    /// # Errors
+    /// Each names the mount.
+    pub fn ask(
+        &mut self,
+        index: usize,
+        mount: &MountPlan,
+        namespaces: &Namespaces,
+        propagation: Option<(u64, bool)>,
+    ) -> Result<Option<OwnedFd>, Error> {
+        if !is_opened(mount, namespaces) {
+            return Ok(None);
+        }
+        let number = u32::try_from(index).unwrap_or(u32::MAX).to_le_bytes();
+        // Where the helper has ended, its last word is still there to be heard.
+        let _ = self.0.0.write_all(&number);
+        let source = match self.0.hear()? {
+            Some(Message::Source) => console::receive_fd(&self.0.0)?,
+            Some(Message::Failed(text)) => return Err(Error::new(text)),
+            _ => return Err(Error::new(format!("mount {}: the runtime is gone", mount.name()))),
+        };
         if let Some((propagation, recursive)) = propagation {
             let change = MountAttributes { propagation, ..MountAttributes::default() };
             set_attributes(source.as_fd(), &change, recursive)
                 .step("set the propagation of", mount.name())?;
         }
-        Ok((index, source))
-    };
-    handed_over(mounts, namespaces).map(take).collect()
+        Ok(Some(source))
+    }
 }
