@@ -236,7 +236,14 @@ fn report(
     for complaint in &complaints {
         println!("{complaint}");
     }
-    println!("{} complaints", complaints.len());
+    let passed = results
+        .iter()
+        .filter(|((_, runtime), _)| *runtime == Runtime::Ours)
+        .flat_map(|(_, results)| results.files.values().flatten())
+        .filter(|(_, verdict)| *verdict == tap::Verdict::Pass)
+        .count();
+    // As the boot tests count: a case that speaks against us is one that failed.
+    println!("{passed} passed, {} failed", complaints.len());
     Ok(if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
