@@ -139,8 +139,8 @@ impl Create {
         seal::ensure(store.make_root()?)?;
         let (mut plan, spec) = self.common.plan()?;
         check_terminal(plan.process.terminal, true, self.common.console_socket.as_deref())?;
-        let created = parent::create(store, &mut plan, spec, &self.common.options(false)?)?;
-        created.undo.keep();
+        let created = parent::create(store, &mut plan, spec, &self.common.options(false)?);
+        created.map_err(|error| failed("create", &error))?.undo.keep();
         Ok(())
     }
 }
@@ -159,8 +159,9 @@ impl Run {
         if !self.detach && !self.no_subreaper {
             sys::process::set_child_subreaper(true).step("become", "a subreaper")?;
         }
-        let created = parent::create(store, &mut plan, spec, &self.common.options(true)?)?;
-        let Created { container, pid, pidfd, master, undo } = created;
+        let created = parent::create(store, &mut plan, spec, &self.common.options(true)?);
+        let Created { container, pid, pidfd, master, undo } =
+            created.map_err(|error| failed("run", &error))?;
         poststart(&container)?;
         undo.keep();
         let Some(signals) = signals else { return Ok(0) };
@@ -170,6 +171,11 @@ impl Run {
         }
         status
     }
+}
+
+/// In runc's words: its callers look for them.
+fn failed(verb: &str, error: &Error) -> Error {
+    Error::new(format!("runc {verb} failed: {error}"))
 }
 
 /// Lets the program of a created container run.

@@ -145,7 +145,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     };
     let mut container = Container { record: record(plan, spec, cgroup.as_ref()), folder };
     let (mut channel, child_channel) = Channel::pair()?;
-    enter_for_children(plan, &inherited)?;
+    let own_namespaces = enter_for_children(plan, &inherited)?;
     let flags = if joins_user { 0 } else { new_namespaces(plan) };
     report::debug("nsexec container setup");
     let side = sys::process::clone3(flags, cgroup.as_ref().map(|cgroup| cgroup.dir_fd().as_fd()));
@@ -164,7 +164,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
         channel.go_on()?;
     }
     undo.push(move || kill_and_reap(pid));
-    leave_for_children(plan)?;
+    leave_for_children(own_namespaces)?;
     if let (Some(group), Some(root)) = (&plan.intel_rdt, resctrl) {
         group.enter(&root, pid, &mut undo)?;
     }
@@ -322,8 +322,19 @@ pub fn new_namespaces(plan: &Plan) -> u64 {
     kinds.fold(0, |flags, kind| flags | u64::from(namespaces::flag(*kind).unsigned_abs()))
 }
 
-/// Pid and time namespaces are for children only: this process enters them for the one that comes.
-fn enter_for_children(plan: &Plan, inherited: &Inherited) -> Result<(), Error> {
+/// Pid and time namespaces of the next child: this process enters them, and gives the way back. That is held open before:
+/// to join a time namespace changes this process's own too (timens_install in kernel/time/namespace.c).
+fn enter_for_children(plan: &Plan, inherited: &Inherited) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
+    let mut own = Vec::new();
+    for (kind, path) in
+        [(NamespaceKind::Pid, "/proc/self/ns/pid"), (NamespaceKind::Time, "/proc/self/ns/time")]
+    {
+        let joined = plan.namespaces.join.iter().any(|(joined, _)| *joined == kind);
+        if joined || kind == NamespaceKind::Time && plan.namespaces.is_new(kind) {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            own.push((kind, rustix::fs::open(path, flags, Mode::empty()).step("open", path)?));
+        }
+    }
     for (kind, fd) in &inherited.namespaces {
         if matches!(kind, NamespaceKind::Pid | NamespaceKind::Time) {
             sys::process::setns(fd.as_fd(), namespaces::flag(*kind))
@@ -337,20 +348,14 @@ fn enter_for_children(plan: &Plan, inherited: &Inherited) -> Result<(), Error> {
             std::fs::write(path, &plan.namespaces.time_offsets).step("write", path)?;
         }
     }
-    Ok(())
+    Ok(own)
 }
 
-/// Hooks that this process runs belong to its own namespaces again.
-fn leave_for_children(plan: &Plan) -> Result<(), Error> {
-    for (kind, path) in
-        [(NamespaceKind::Pid, "/proc/self/ns/pid"), (NamespaceKind::Time, "/proc/self/ns/time")]
-    {
-        let joined = plan.namespaces.join.iter().any(|(joined, _)| *joined == kind);
-        if joined || kind == NamespaceKind::Time && plan.namespaces.is_new(kind) {
-            let own =
-                rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", path)?;
-            sys::process::setns(own.as_fd(), namespaces::flag(kind)).step("return to", path)?;
-        }
+/// Hooks that this process runs belong to its own namespaces again, and times that it reads are its own.
+fn leave_for_children(own: Vec<(NamespaceKind, OwnedFd)>) -> Result<(), Error> {
+    for (kind, fd) in own {
+        sys::process::setns(fd.as_fd(), namespaces::flag(kind))
+            .step("return to", format!("the {kind:?} namespace of the runtime"))?;
     }
     Ok(())
 }

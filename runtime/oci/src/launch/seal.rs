@@ -17,6 +17,7 @@ use rustix::fs::SealFlags;
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
+use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::topic::mounts;
@@ -40,9 +41,13 @@ pub fn ensure(folder: &Path) -> Result<(), Error> {
     }
     // A kernel without overlays, a folder with a colon in its name, a program that was replaced: the copy always works.
     let sealed = match in_overlay(own.as_fd(), folder) {
-        Some(sealed) => sealed,
+        Some(sealed) => {
+            report::debug("runc exeseal: using overlayfs for sealed /proc/self/exe");
+            sealed
+        }
         None => sealed_copy(own.as_fd())?,
     };
+    report::debug("runc exeseal: using /proc/self/exe clone");
     let strings = |words: Vec<std::ffi::OsString>| -> Vec<CString> {
         // Words of the kernel's own lists hold no NUL.
         words.into_iter().filter_map(|word| CString::new(word.into_vec()).ok()).collect()
