@@ -6,6 +6,7 @@
 //! `coracle xattrs LIST` (the image's start calls it), `coracle --version`.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -52,10 +53,8 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
 
 fn own_name(mut argv: Vec<OsString>) -> ExitCode {
     match argv.get(1).and_then(|word| word.to_str()) {
-        Some("--version" | "-V") => {
-            println!("coracle {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
+        Some("--version" | "-V") => say(&format!("coracle {}", env!("CARGO_PKG_VERSION")))
+            .map_or_else(|code| code, |()| ExitCode::SUCCESS),
         Some("runc" | "cni") => {
             argv.remove(0);
             run(argv)
@@ -68,12 +67,9 @@ fn own_name(mut argv: Vec<OsString>) -> ExitCode {
             Some(list) => crate::xattrs::main(Path::new(list)),
             None => fail("usage: coracle xattrs LIST"),
         },
-        _ => {
-            eprintln!(
-                "usage: coracle runc ... | coracle cni ... | coracle install DIR | coracle xattrs LIST | coracle --version"
-            );
-            ExitCode::from(1)
-        }
+        _ => fail(
+            "usage: coracle runc ... | coracle cni ... | coracle install DIR | coracle xattrs LIST | coracle --version",
+        ),
     }
 }
 
@@ -87,7 +83,11 @@ fn install(dir: &Path) -> ExitCode {
     for name in ["runc", "cni"].into_iter().chain(PLUGINS.iter().copied()) {
         let link = dir.join(name);
         match std::fs::hard_link(&own, &link) {
-            Ok(()) => println!("{}", link.display()),
+            Ok(()) => {
+                if let Err(code) = say(&link.display().to_string()) {
+                    return code;
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && same_file(&own, &link) => {}
             Err(error) => {
                 let fix = "hard links need the same file system: copy the program there first";
@@ -109,8 +109,14 @@ fn same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
+/// A line for whoever asked; or the exit code where it can't be written.
+fn say(line: &str) -> Result<(), ExitCode> {
+    writeln!(std::io::stdout(), "{line}").map_err(|error| fail(&format!("coracle: standard output: {error}")))
+}
+
 fn fail(message: &str) -> ExitCode {
-    eprintln!("{message}");
+    // There may be nobody to hear it.
+    let _ = writeln!(std::io::stderr(), "{message}");
     ExitCode::from(1)
 }
 

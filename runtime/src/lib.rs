@@ -6,6 +6,8 @@
 //! The two sides, `oci` and `cni`, are crates of their own that do not know each other, over `netlink` and `sys`: the
 //! compiler works on both at once, and an edit on one side leaves the other as it was compiled.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
+
 pub use cni;
 pub use netlink;
 pub use oci;

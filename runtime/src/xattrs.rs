@@ -2,6 +2,7 @@
 //! `PATH<tab>NAME<tab>0xHEX`. Out: the attributes, on the paths themselves, not on what links point to.
 //! Must never: stop at a line that can't be done; all others still count.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,14 +13,14 @@ pub fn main(list: &Path) -> ExitCode {
     let text = match std::fs::read_to_string(list) {
         Ok(text) => text,
         Err(error) => {
-            eprintln!("coracle: {}: {error}", list.display());
+            drop(writeln!(std::io::stderr(), "coracle: {}: {error}", list.display()));
             return ExitCode::FAILURE;
         }
     };
     let mut code = ExitCode::SUCCESS;
     for (index, line) in text.lines().enumerate() {
         if let Err(reason) = set(line) {
-            eprintln!("coracle: {}:{}: {reason}", list.display(), index + 1);
+            drop(writeln!(std::io::stderr(), "coracle: {}:{}: {reason}", list.display(), index + 1));
             code = ExitCode::FAILURE;
         }
     }

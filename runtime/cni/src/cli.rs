@@ -519,7 +519,7 @@ fn status(site: &Site, chosen: &[String]) -> Result<(), Vec<Error>> {
 
 fn warn<'a>(errors: impl Iterator<Item = &'a Error>) {
     for error in errors {
-        eprintln!("cni: warning: {error}");
+        drop(writeln!(std::io::stderr(), "cni: warning: {error}"));
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! A plugin: stdin and environment -> `Request` -> `NetPlan` -> a plugin's file -> `Reply`.
 //! The runtime side: words -> `NetworkList` and `Wish` -> each plugin in turn -> the cache's `Record`.
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,7 +46,7 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(errors) => {
             for error in errors {
-                eprintln!("{prefix}{error}");
+                drop(writeln!(std::io::stderr(), "{prefix}{error}"));
             }
             ExitCode::FAILURE
         }

@@ -2,6 +2,7 @@
 //! Serves both sides: the CNI plugins and the OCI runtime (`lo` up, netDevices).
 //!
 //! In: typed requests. Out: typed answers, `Errno`. Must never: run a program, sleep, or know of CNI.
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
 
 pub mod conntrack;
 pub mod link;

@@ -1,4 +1,5 @@
 //! The OCI runtime: `runc`'s command line over Spec -> Plan -> one clone3 -> a step list on each side.
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
 
 pub mod cgroup;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod undo;
 pub mod unsupported;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
@@ -49,7 +51,7 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::InvalidSubcommand => {
             let word = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
-            eprintln!("No help topic for '{}'", word.unwrap_or_default());
+            drop(writeln!(std::io::stderr(), "No help topic for '{}'", word.unwrap_or_default()));
             return ExitCode::from(UNKNOWN_COMMAND);
         }
         Err(error) => {

@@ -49,7 +49,7 @@ pub fn warn(message: &str) {
 pub fn last_error(error: &Error) {
     write_line("error", &error.0);
     if LOG.get().is_some_and(|log| log.file.is_some()) {
-        eprintln!("{error}");
+        drop(writeln!(std::io::stderr(), "{error}"));
     }
 }
 
@@ -77,7 +77,7 @@ fn write_line(level: &str, message: &str) {
     match LOG.get().and_then(|log| log.file.as_ref()) {
         // There is nowhere else to say that the log can't be written.
         Some(mut file) => drop(writeln!(file, "{line}")),
-        None => eprintln!("{line}"),
+        None => drop(writeln!(std::io::stderr(), "{line}")),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! In: borrowed fds, numbers, slices. Out: owned fds, `rustix::io::Errno`.
 //! Must never: hold policy; a caller's mistake must not become undefined behaviour.
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
 pub mod bpf;
 pub mod landlock;
 pub mod mount;

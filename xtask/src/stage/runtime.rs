@@ -16,11 +16,24 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The folders of runtime/ that the program is compiled from.
 const SOURCES: [&str; 5] = ["src", "cni", "netlink", "oci", "sys"];
 
+/// Tells the linker to leave out how stacks are unwound.
+const NO_UNWIND: &str = "runtime/no-unwind.ld";
+
+/// Whether a program unwinds its stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unwinds {
+    /// What ships aborts where it panics.
+    Never,
+    /// A test program reports the test and goes on.
+    ByPanic,
+}
+
 /// Builds the program.
 pub fn run(build: &Build) -> Result<RuntimeProgram> {
-    let [program, crates] = produce(build, inputs(build, "runtime")?, ["coracle", "crates.json"], |shop| {
+    let inputs = inputs(build, "runtime", Unwinds::Never)?;
+    let [program, crates] = produce(build, inputs, ["coracle", "crates.json"], |shop| {
         let what = ["build", "--release", "--bin", "coracle"];
-        cargo(build, shop, &what, "static")?;
+        cargo(build, shop, &what, "static", Unwinds::Never)?;
         take(&build.layout.target().join("static").join(TARGET).join("release/coracle"), shop, "coracle")?;
         list_crates(build, &shop.out.join("crates.json"))
     })?;
@@ -29,9 +42,10 @@ pub fn run(build: &Build) -> Result<RuntimeProgram> {
 
 /// The program as it ships, but with its symbols: to see what takes up space in it.
 pub fn with_symbols(build: &Build) -> Result<Artifact> {
-    let [program] = produce(build, inputs(build, "runtime-symbols")?, ["coracle"], |shop| {
+    let inputs = inputs(build, "runtime-symbols", Unwinds::Never)?;
+    let [program] = produce(build, inputs, ["coracle"], |shop| {
         let what = ["build", "--release", "--bin", "coracle", "--config", "profile.release.strip=false"];
-        cargo(build, shop, &what, "static-symbols")?;
+        cargo(build, shop, &what, "static-symbols", Unwinds::Never)?;
         let made = build.layout.target().join("static-symbols").join(TARGET).join("release/coracle");
         take(&made, shop, "coracle")
     })?;
@@ -41,17 +55,18 @@ pub fn with_symbols(build: &Build) -> Result<Artifact> {
 /// Builds runtime/tests/NAME.rs as a static test program, to be run in the VM.
 pub fn test_program(build: &Build, name: &str) -> Result<Artifact> {
     let tests = build.layout.root().join("runtime/tests");
-    let inputs = inputs(build, "vm-test")?.text("name", name).tree("runtime/tests", &tests)?;
+    let inputs =
+        inputs(build, "vm-test", Unwinds::ByPanic)?.text("name", name).tree("runtime/tests", &tests)?;
     let [program] = produce(build, inputs, ["test"], |shop| {
         let what = ["test", "--no-run", "--test", name];
-        cargo(build, shop, &what, "static-tests")?;
+        cargo(build, shop, &what, "static-tests", Unwinds::ByPanic)?;
         let made = build.layout.target().join("static-tests").join(TARGET).join("debug/deps");
         take(&newest(&made, name)?, shop, "test")
     })?;
     Ok(program)
 }
 
-fn inputs(build: &Build, stage: &'static str) -> Result<Inputs> {
+fn inputs(build: &Build, stage: &'static str, unwinds: Unwinds) -> Result<Inputs> {
     let root = build.layout.root();
     let mut inputs = Inputs::new(stage, 4);
     for name in SOURCES.map(|folder| format!("runtime/{folder}")) {
@@ -64,16 +79,23 @@ fn inputs(build: &Build, stage: &'static str) -> Result<Inputs> {
         .file("rust-toolchain.toml", &root.join("rust-toolchain.toml"))?
         .text("rustc", &build.host.version("rustc", "-vV")?)
         .text("linker", &build.host.version("ld", "--version")?)
-        .text("flags", &flags(Path::new("ROOT"), Path::new("CARGO_HOME"))))
+        .file("runtime/no-unwind.ld", &root.join(NO_UNWIND))?
+        .text("flags", &flags(Path::new("ROOT"), Path::new("CARGO_HOME"), unwinds)))
 }
 
-fn cargo(build: &Build, shop: &mut Workshop, what: &[&str], target_dir: &str) -> Result<()> {
+fn cargo(
+    build: &Build,
+    shop: &mut Workshop,
+    what: &[&str],
+    target_dir: &str,
+    unwinds: Unwinds,
+) -> Result<()> {
     let root = build.layout.root();
     let shell = Shell::new()?;
     shell.change_dir(root);
     let target_dir = build.layout.target().join(target_dir);
     let jobs = build.jobs.to_string();
-    let (epoch, flags) = (build.sources.epoch.to_string(), flags(root, &cargo_home()?));
+    let (epoch, flags) = (build.sources.epoch.to_string(), flags(root, &cargo_home()?, unwinds));
     let locked = cargo_offline(build);
     let command = cmd!(shell, "cargo {what...} --locked {locked...} --package runtime --target {TARGET} --target-dir {target_dir} --jobs {jobs}")
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
@@ -135,16 +157,21 @@ pub fn cargo_offline(build: &Build) -> &'static [&'static str] {
 }
 
 /// The compiler's flags, as CARGO_ENCODED_RUSTFLAGS wants them. Paths of this machine are replaced by fixed words.
-fn flags(root: &Path, cargo_home: &Path) -> String {
-    [
+fn flags(root: &Path, cargo_home: &Path, unwinds: Unwinds) -> String {
+    let mut flags = vec![
         "-Ctarget-feature=+crt-static".to_owned(),
         "-Crelocation-model=pie".to_owned(),
         // A static-pie relocates itself at each start: a bit a pointer instead of 24 bytes (67 kB of the program).
         "-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned(),
         format!("--remap-path-prefix={}=coracle", root.display()),
         format!("--remap-path-prefix={}=cargo", cargo_home.display()),
-    ]
-    .join("\x1f")
+    ];
+    if unwinds == Unwinds::Never {
+        // 348 kB of the program, 124 kB gzipped.
+        flags.push(format!("-Clink-arg=-Wl,-T,{}", root.join(NO_UNWIND).display()));
+        flags.push("-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned());
+    }
+    flags.join("\x1f")
 }
 
 /// Where cargo keeps what it downloads.

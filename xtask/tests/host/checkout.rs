@@ -59,6 +59,7 @@ impl Checkout {
                 "[package]\nname = \"runtime\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[[bin]]\nname = \"coracle\"\npath = \"src/main.rs\"\n",
             ),
             ("runtime/src/main.rs", "fn main() {}\n"),
+            ("runtime/no-unwind.ld", ""),
             ("runtime/cni/src/lib.rs", ""),
             ("runtime/netlink/src/lib.rs", ""),
             ("runtime/oci/src/lib.rs", ""),

@@ -160,7 +160,7 @@ fn drain(changes: &OwnedFd) {
 /// There is nobody to return an error to; the supervisor's log has it.
 fn complain(error: Option<Error>) {
     if let Some(error) = error {
-        eprintln!("cni resolver: {error}");
+        drop(writeln!(std::io::stderr(), "cni resolver: {error}"));
     }
 }
 

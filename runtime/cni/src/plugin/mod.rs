@@ -27,6 +27,7 @@ mod vlan;
 mod vrf;
 
 use std::io::Read;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -85,33 +86,37 @@ pub fn is_plugin(name: &str) -> bool {
 /// Runs the plugin called `name` and returns its exit code.
 pub fn main(name: &str) -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_some_and(|command| command == "VERSION") {
-        println!("{}", version_answer(&read_briefly()));
-        return ExitCode::SUCCESS;
+        return say(name, &version_answer(&read_briefly()), ExitCode::SUCCESS);
     }
     let request = match Request::from_process() {
         Ok(Some(request)) => request,
         Ok(None) => {
-            eprintln!(
+            drop(writeln!(
+                std::io::stderr(),
                 "{name}: Coracle's CNI plugin of that name, CNI protocol versions 0.1.0 to 1.1.0; set CNI_COMMAND"
-            );
+            ));
             return ExitCode::SUCCESS;
         }
         Err(cause) => {
             let error = Error::new(error::IO_FAILURE, format!("stdin can't be read: {cause}"));
-            println!("{}", error.to_json(Version::V1_1_0));
-            return ExitCode::FAILURE;
+            return say(name, &error.to_json(Version::V1_1_0), ExitCode::FAILURE);
         }
     };
     let version = version_of(&request.stdin);
     match execute(name, request) {
-        Ok(answer) => {
-            if let Some(answer) = answer {
-                println!("{answer}");
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            println!("{}", error.to_json(version));
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(answer)) => say(name, &answer, ExitCode::SUCCESS),
+        Err(error) => say(name, &error.to_json(version), ExitCode::FAILURE),
+    }
+}
+
+/// Tells the caller, and gives `code`. Whoever can't be told a result takes the attachment for failed, and calls DEL.
+fn say(name: &str, answer: &Value, code: ExitCode) -> ExitCode {
+    match writeln!(std::io::stdout(), "{answer}") {
+        Ok(()) => code,
+        Err(cause) => {
+            // There may be nobody on standard error either.
+            let _ = writeln!(std::io::stderr(), "{name}: the answer can't be written: {cause}");
             ExitCode::FAILURE
         }
     }

@@ -6,6 +6,7 @@
 //! hooks; exec.
 
 use std::ffi::CString;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -77,7 +78,7 @@ pub fn run(plan: &mut Plan, container: &Container, inherited: Inherited, mut cha
 /// Tells the parent, or, when that is no longer there, whoever reads the container's standard error; and ends.
 pub fn fail(channel: &mut Channel, error: &Error) -> ! {
     if channel.say(&Message::Failed(error.to_string())).is_err() {
-        eprintln!("{error}");
+        drop(writeln!(std::io::stderr(), "{error}"));
     }
     sys::process::exit_now(1)
 }

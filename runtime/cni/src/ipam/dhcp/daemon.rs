@@ -64,7 +64,7 @@ pub fn main(words: &[String]) -> ExitCode {
     match socket_of(words).and_then(|socket| serve(&socket)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("dhcp: {message}");
+            drop(writeln!(std::io::stderr(), "dhcp: {message}"));
             ExitCode::FAILURE
         }
     }
@@ -293,7 +293,7 @@ impl Held {
 
     fn log(&self, message: &str) {
         let Attachment { network, id, ifname } = &self.attachment;
-        eprintln!("dhcp: {network} {id} {ifname}: {message}");
+        drop(writeln!(std::io::stderr(), "dhcp: {network} {id} {ifname}: {message}"));
     }
 }
 

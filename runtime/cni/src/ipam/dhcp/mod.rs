@@ -97,7 +97,9 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
             let verb = if plan.command == Command::Del { "DEL" } else { "GC" };
             match ask(verb, json!({"valid": valid})) {
                 // Without its daemon nobody renews a lease: it ends by itself.
-                Err(error) if error.code == error::IO_FAILURE => eprintln!("dhcp: warning: {error}"),
+                Err(error) if error.code == error::IO_FAILURE => {
+                    drop(writeln!(std::io::stderr(), "dhcp: warning: {error}"))
+                }
                 other => drop(other?),
             }
         }
