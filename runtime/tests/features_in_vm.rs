@@ -325,18 +325,27 @@ fn the_root_has_the_propagation_that_was_asked_for() {
     }
 }
 
-/// Takes one container process state and answers the first call by closing the fd, so that it fails with ENOSYS.
+/// Takes one container process state, as listeners do it: by one recvmsg(2), fd and text. Answers the first call by closing
+/// the fd, so that it fails with ENOSYS.
 fn listen_once(listener: std::os::unix::net::UnixListener) -> std::thread::JoinHandle<Value> {
     std::thread::spawn(move || {
-        use std::io::Read;
-        let (mut connection, _) = listener.accept().unwrap();
-        let fd = runtime::oci::topic::console::receive_fd(&connection).unwrap();
-        let mut rest = String::new();
-        connection.read_to_string(&mut rest).unwrap();
+        use rustix::net::RecvAncillaryMessage;
+        let (connection, _) = listener.accept().unwrap();
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+        let mut text = [0; 4096];
+        let mut into = [std::io::IoSliceMut::new(&mut text)];
+        let flags = rustix::net::RecvFlags::CMSG_CLOEXEC;
+        let received = rustix::net::recvmsg(&connection, &mut into, &mut control, flags).unwrap();
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let fd = fd.unwrap();
         let mut poll = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
         let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut poll, Some(&limit)), Ok(1), "no call arrived");
-        serde_json::from_str(&format!("{{{rest}")).unwrap()
+        serde_json::from_slice(&text[..received.bytes]).unwrap()
     })
 }
 

@@ -69,7 +69,6 @@ pub fn start(
     }
     labels::check_host(&process.labels, "")?;
     let conditions = conditions::plan(&record.spec)?;
-    let mut listener = listener::connect(&conditions)?;
     let socket = console_socket.map(console::connect).transpose()?;
     let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open", "/proc")?;
@@ -87,7 +86,7 @@ pub fn start(
     let side = clone_into(cgroup, init)?;
     let (pid, pidfd) = match side {
         Side::Child => {
-            drop((channel, listener));
+            drop(channel);
             let mut child_channel = child_channel;
             let inherited = Inherited { init_fd, inside, proc, socket, preserve_fds };
             let error = match child(process, &conditions, &inherited, &mut child_channel, &record.id) {
@@ -117,10 +116,8 @@ pub fn start(
             Some(Message::Failed(text)) => {
                 return Err(Error::new(format!("exec failed: unable to start container process: {text}")));
             }
-            Some(Message::Listener(fd)) if listener.is_some() => {
-                if let Some(listener) = listener.take() {
-                    listener.hand_on(container, Status::Running, pid, pidfd.as_fd(), fd)?;
-                }
+            Some(Message::Listener(fd)) => {
+                listener::hand_on(&conditions, container, Status::Running, (pid, pidfd.as_fd()), fd)?;
                 channel.go_on()?;
             }
             _ => {

@@ -19,13 +19,6 @@ use crate::store::Status;
 use crate::topic::conditions::Conditions;
 use crate::topic::console;
 
-/// The connection to a listener, and what it is to be told.
-#[derive(Debug)]
-pub struct Listener {
-    socket: UnixStream,
-    metadata: String,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ProcessState<'a> {
@@ -37,44 +30,35 @@ struct ProcessState<'a> {
     state: State<'a>,
 }
 
-/// Connects to the listener that a filter needs, before anything is made; None where the filter needs none.
+/// Connects to the listener that a filter asks, and sends it the fd with the number `fd` of the process `pid`, which waits
+/// for the answer. Only then: a listener may be started beside the container, and it waits for the end of what it is told,
+/// so no other process may hold the connection.
 ///
 /// # Errors
-/// Nobody listens there.
-pub fn connect(conditions: &Conditions) -> Result<Option<Listener>, Error> {
-    let Some((path, metadata)) = &conditions.listener else { return Ok(None) };
-    let socket = UnixStream::connect(path).step("failed to connect with seccomp agent: connect to", path)?;
-    Ok(Some(Listener { socket, metadata: metadata.clone() }))
-}
-
-impl Listener {
-    /// Sends the fd with the number `fd` of the process `pid`, which waits for the answer.
-    ///
-    /// # Errors
-    /// The fd can't be had, or the listener is gone.
-    pub fn hand_on(
-        mut self,
-        container: &Container,
-        status: Status,
-        pid: Pid,
-        pidfd: BorrowedFd<'_>,
-        fd: i32,
-    ) -> Result<(), Error> {
-        let flags = rustix::process::PidfdGetfdFlags::empty();
-        let fd =
-            rustix::process::pidfd_getfd(pidfd, fd, flags).step("take over", "the seccomp listener's fd")?;
-        let state = ProcessState {
-            oci_version: &container.record.spec.oci_version,
-            fds: ["seccompFd"],
-            pid: pid.as_raw_nonzero().get(),
-            metadata: &self.metadata,
-            state: container.state(status),
-        };
-        let text = spec::text("the container process state", &state)?;
-        // The fd has to come with the first byte, and the text may not fit into one message.
-        let (first, rest) = text.split_at(1);
-        console::send_fd(&self.socket, first, fd.as_fd())
-            .and_then(|()| self.socket.write_all(rest).step("send", "the container process state"))
-            .map_err(|error| Error::new(format!("seccomp agent: {error}")))
-    }
+/// Nobody listens there; the fd can't be had.
+pub fn hand_on(
+    conditions: &Conditions,
+    container: &Container,
+    status: Status,
+    (pid, pidfd): (Pid, BorrowedFd<'_>),
+    fd: i32,
+) -> Result<(), Error> {
+    let Some((path, metadata)) = &conditions.listener else { return Ok(()) };
+    let mut socket =
+        UnixStream::connect(path).step("failed to connect with seccomp agent: connect to", path)?;
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    let fd = rustix::process::pidfd_getfd(pidfd, fd, flags).step("take over", "the seccomp listener's fd")?;
+    let state = ProcessState {
+        oci_version: &container.record.spec.oci_version,
+        fds: ["seccompFd"],
+        pid: pid.as_raw_nonzero().get(),
+        metadata,
+        state: container.state(status),
+    };
+    let text = spec::text("the container process state", &state)?;
+    // Listeners take it with one recvmsg(2), the fd and all of the text; only what is longer than the socket's buffer comes
+    // behind.
+    console::send_with_fd(&socket, &text, fd.as_fd())
+        .and_then(|sent| socket.write_all(&text[sent..]).step("send", "the container process state"))
+        .map_err(|error| Error::new(format!("seccomp agent: {error}")))
 }

@@ -20,7 +20,6 @@ use super::channel::Message;
 use super::init;
 use super::init::Inherited;
 use super::listener;
-use super::listener::Listener;
 use super::usher;
 use crate::cgroup::Cgroup;
 use crate::plan::Plan;
@@ -125,7 +124,6 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
         // Nothing can be done about what can't be removed; `delete --force` tries again.
         move || drop(std::fs::remove_dir_all(folder))
     });
-    let listener = listener::connect(&plan.conditions)?;
     let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join("exec.fifo"))?) };
     let cgroup = make_cgroup(plan, &folder, store.rootless, &mut undo)?;
     let namespaces = open_namespaces(plan)?;
@@ -152,8 +150,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     let (mut pid, mut pidfd) = match side.step("start", "the container's process")? {
         Side::Child => {
             undo.disown();
-            // The listener waits for the end of what it is told, so only one process may hold its connection.
-            drop((channel, listener, opener));
+            drop((channel, opener));
             init::run(plan, &container, inherited, child_channel)
         }
         Side::Parent(pid, pidfd) => (pid, pidfd),
@@ -168,7 +165,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     if let (Some(group), Some(root)) = (&plan.intel_rdt, resctrl) {
         group.enter(&root, pid, &mut undo)?;
     }
-    let child = Child { pid, pidfd: &pidfd, listener, opener };
+    let child = Child { pid, pidfd: &pidfd, opener };
     let master = serve(plan, &mut container, child, &mut channel, &state_at_hooks)?;
     if options.starts_at_once {
         channel.hear_exec()?;
@@ -186,7 +183,6 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
 struct Child<'a> {
     pid: Pid,
     pidfd: &'a OwnedFd,
-    listener: Option<Listener>,
     opener: Option<Opener>,
 }
 
@@ -199,7 +195,7 @@ fn serve(
     channel: &mut Channel,
     state_at_hooks: &OnceCell<Vec<u8>>,
 ) -> Result<Option<OwnedFd>, Error> {
-    let Child { pid, pidfd, mut listener, mut opener } = child;
+    let Child { pid, pidfd, mut opener } = child;
     let (mut master, mut helper) = (None, None);
     loop {
         match channel.hear()? {
@@ -230,9 +226,8 @@ fn serve(
                 continue;
             }
             Some(Message::Listener(fd)) => {
-                if let Some(listener) = listener.take() {
-                    listener.hand_on(container, Status::Creating, pid, pidfd.as_fd(), fd)?;
-                }
+                let process = (pid, pidfd.as_fd());
+                listener::hand_on(&plan.conditions, container, Status::Creating, process, fd)?;
             }
             Some(Message::Ready) => return Ok(master),
             Some(Message::Failed(text)) => {

@@ -120,15 +120,22 @@ pub fn own_streams(uid: u32) {
 /// # Errors
 /// sendmsg(2)'s.
 pub fn send_fd(socket: impl AsFd, name: &[u8], fd: BorrowedFd<'_>) -> Result<(), Error> {
+    send_with_fd(socket, name, fd).map(drop)
+}
+
+/// Sends `bytes` and the fd with them, and gives how many bytes went.
+///
+/// # Errors
+/// sendmsg(2)'s.
+pub fn send_with_fd(socket: impl AsFd, bytes: &[u8], fd: BorrowedFd<'_>) -> Result<usize, Error> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
     if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(Error::new("no room for a file descriptor in a message"));
     }
-    rustix::net::sendmsg(socket, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL)
-        .step("send", "the terminal")
-        .map(drop)
+    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+        .step("send", "a file descriptor")
 }
 
 /// The fd that the next message on `socket` brings.
