@@ -35,6 +35,14 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// The one that a suite belongs to.
+    pub fn of(suite: Suite) -> Self {
+        match suite {
+            Suite::Runc => Self::Runc,
+            Suite::Crun => Self::Crun,
+        }
+    }
+
     /// Its name, as guest scripts and tables have it.
     pub fn name(self) -> &'static str {
         match self {

@@ -72,6 +72,27 @@ pub struct Judgement {
     pub complaints: Vec<String>,
 }
 
+/// The files in which a case that the reference passes, and that is no known failure, was not passed by ours.
+pub fn faulted(ours: &Results, reference: &Results, known: &Known) -> Vec<String> {
+    let speaks_against = |file: &str, (case, verdict): &Case| {
+        *verdict != Verdict::Pass
+            && reference.verdict(file, case) == Some(&Verdict::Pass)
+            && known.reason(ours.suite, file, case).is_none()
+    };
+    let files = ours.files.iter().filter(|(file, cases)| cases.iter().any(|case| speaks_against(file, case)));
+    files.map(|(file, _)| file.clone()).collect()
+}
+
+/// Two runs of one file: a case is passed if it was passed in either.
+pub fn either(first: &[Case], second: &[Case]) -> Vec<Case> {
+    let passed =
+        |name: &str| second.iter().any(|(other, verdict)| other == name && *verdict == Verdict::Pass);
+    first
+        .iter()
+        .map(|(name, verdict)| (name.clone(), if passed(name) { Verdict::Pass } else { verdict.clone() }))
+        .collect()
+}
+
 /// Compares. Only files that ours has are looked at: a part of the suite is a part.
 pub fn judge(ours: &Results, reference: &Results, known: &Known) -> Judgement {
     let mut judgement = Judgement::default();
@@ -187,6 +208,22 @@ mod tests {
             complaints(Verdict::NotRun(String::new()), Verdict::Pass, LISTED)[0]
                 .contains("did not run at all")
         );
+    }
+
+    #[test]
+    fn what_fails_twice_speaks_against_us() {
+        let fail = || Verdict::Fail("# it broke".to_owned());
+        let reference = results("runc", &[("x", Verdict::Pass), ("y", Verdict::Pass)]);
+        let first = results("ours", &[("x", fail()), ("y", fail())]);
+        let known = Known::default();
+        assert_eq!(faulted(&first, &reference, &known), ["a.bats"]);
+        assert!(
+            faulted(&first, &reference, &Known::parse("[runc.\"a.bats\"]\nx = \"r\"\ny = \"r\"\n").unwrap())
+                .is_empty()
+        );
+        let again = [("x".to_owned(), Verdict::Pass), ("y".to_owned(), Verdict::Skip(String::new()))];
+        let both = either(&first.files["a.bats"], &again);
+        assert_eq!(both, [("x".to_owned(), Verdict::Pass), ("y".to_owned(), fail())]);
     }
 
     #[test]

@@ -117,39 +117,60 @@ pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
     }
     for file in &chosen {
         for &runtime in &runtimes {
-            let started = std::time::Instant::now();
-            let (text, status) = match guest.run(file, runtime) {
-                Ok(said) => (said.text, said.status),
-                Err(error) => {
-                    // A machine that does not answer is thrown away; the file's cases have not run.
-                    build.ui.say("conformance", &format!("{}: {error:#}", file.name));
-                    guest = boot()?;
-                    (String::new(), -1)
-                }
-            };
-            let mut cases = tap::parse(&text, status);
-            if cases.is_empty() {
-                cases.push((
-                    "*".to_owned(),
-                    tap::Verdict::NotRun(format!("status {status}: {}", text.trim())),
-                ));
-            }
-            let passed = cases.iter().filter(|(_, verdict)| *verdict == tap::Verdict::Pass).count();
-            build.ui.say(
-                runtime.name(),
-                &format!(
-                    "{}: {passed} of {} pass ({:.0} s)",
-                    file.name,
-                    cases.len(),
-                    started.elapsed().as_secs_f64()
-                ),
-            );
+            let cases = run_file(build, &mut guest, &boot, file, runtime)?;
             if let Some(results) = results.get_mut(&(file.suite, runtime)) {
                 results.files.insert(file.name.clone(), cases);
             }
         }
     }
+    // The suites have races of their own, which a slow machine loses now and then: what speaks against ours has to do so
+    // twice.
+    for &suite in &plan.suites {
+        let Some(ours) = results.get(&(suite, Runtime::Ours)).cloned() else { continue };
+        let own = results.get(&(suite, Runtime::of(suite))).cloned();
+        let Some(reference) = own.or_else(|| recorded(build, &ours).ok()) else { continue };
+        for name in judge::faulted(&ours, &reference, &known) {
+            let Some(file) = chosen.iter().find(|file| file.suite == suite && file.name == name) else {
+                continue;
+            };
+            let again = run_file(build, &mut guest, &boot, file, Runtime::Ours)?;
+            if let Some(cases) =
+                results.get_mut(&(suite, Runtime::Ours)).and_then(|results| results.files.get_mut(&name))
+            {
+                *cases = judge::either(cases, &again);
+            }
+        }
+    }
     report(build, plan, &known, &results)
+}
+
+/// Runs one file, and says how it went. `boot` makes another machine where this one no longer answers.
+fn run_file(
+    build: &Build,
+    guest: &mut Guest,
+    boot: &impl Fn() -> Result<Guest>,
+    file: &TestFile,
+    runtime: Runtime,
+) -> Result<Vec<tap::Case>> {
+    let started = std::time::Instant::now();
+    let (text, status) = match guest.run(file, runtime) {
+        Ok(said) => (said.text, said.status),
+        Err(error) => {
+            // A machine that does not answer is thrown away; the file's cases have not run.
+            build.ui.say("conformance", &format!("{}: {error:#}", file.name));
+            *guest = boot()?;
+            (String::new(), -1)
+        }
+    };
+    let mut cases = tap::parse(&text, status);
+    if cases.is_empty() {
+        cases.push(("*".to_owned(), tap::Verdict::NotRun(format!("status {status}: {}", text.trim()))));
+    }
+    let passed = cases.iter().filter(|(_, verdict)| *verdict == tap::Verdict::Pass).count();
+    let seconds = started.elapsed().as_secs_f64();
+    let said = format!("{}: {passed} of {} pass ({seconds:.0} s)", file.name, cases.len());
+    build.ui.say(runtime.name(), &said);
+    Ok(cases)
 }
 
 /// The disk that the suites run on, for others who want references and a Debian to run them in.
