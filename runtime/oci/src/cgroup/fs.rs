@@ -33,6 +33,7 @@ use super::limits::Setting;
 use super::stats::Stats;
 use crate::report::Error;
 use crate::report::Fails;
+use crate::report::errno_text;
 use crate::spec::resources::Resources;
 
 /// How long processes may take to freeze: those in uninterruptible sleep hold it up.
@@ -382,10 +383,4 @@ pub fn not_added(path: &Path, errno: Errno) -> Error {
 /// A step that failed on a cgroup.
 pub(super) fn failed(step: &str, path: &Path, errno: Errno) -> Error {
     Error::new(format!("{step} cgroup {}: {}", path.display(), errno_text(errno)))
-}
-
-/// The system's text for an errno, without Rust's "(os error N)".
-fn errno_text(errno: Errno) -> String {
-    let text = std::io::Error::from(errno).to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

@@ -144,13 +144,6 @@ impl Sets {
         }
         Ok(())
     }
-
-    /// Adds capabilities to all sets that count now (`exec --cap`): bounding, permitted, effective.
-    pub fn add(&mut self, number: u32) {
-        self.bounding |= 1 << number;
-        self.permitted |= 1 << number;
-        self.effective |= 1 << number;
-    }
 }
 
 #[cfg(test)]
