@@ -22,13 +22,16 @@ use crate::ui::Log;
 pub struct Inputs {
     stage: &'static str,
     values: BTreeMap<String, String>,
+    /// The files and folders among them: what may change while the stage works.
+    places: Vec<(String, PathBuf)>,
 }
 
 impl Inputs {
     /// Inputs of `stage`, whose recipe in the code has this `version`: raise it when the code that builds changes
     /// what comes out.
     pub fn new(stage: &'static str, version: u32) -> Self {
-        Self { stage, values: BTreeMap::from([("recipe".to_owned(), version.to_string())]) }
+        let values = BTreeMap::from([("recipe".to_owned(), version.to_string())]);
+        Self { stage, values, places: Vec::new() }
     }
 
     /// A value: a pin, a command line, a tool's version.
@@ -40,12 +43,14 @@ impl Inputs {
     /// A file's content.
     pub fn file(mut self, name: &str, path: &Path) -> Result<Self> {
         self.values.insert(name.to_owned(), sha256_file(path)?.0);
+        self.places.push((name.to_owned(), path.to_owned()));
         Ok(self)
     }
 
     /// Every file, link and folder below `dir`, with modes as git keeps them (executable or not).
     pub fn tree(mut self, name: &str, dir: &Path) -> Result<Self> {
         self.add_tree(name, dir)?;
+        self.places.push((name.to_owned(), dir.to_owned()));
         Ok(self)
     }
 
@@ -84,9 +89,30 @@ impl Inputs {
         sha256_bytes(format!("{}\n{}", self.stage, lines.concat()).as_bytes())
     }
 
+    /// Refuses a result whose inputs are no longer those of its key: somebody wrote to the checkout meanwhile, and nobody
+    /// knows which of both it was made of.
+    fn check_unchanged(&self) -> Result<()> {
+        let mut now = Self { values: self.values.clone(), ..Self::new(self.stage, 0) };
+        for (name, place) in &self.places {
+            let below = format!("{name}/");
+            now.values.retain(|key, _| key != name && !key.starts_with(&below));
+            now = if place.is_dir() { now.tree(name, place)? } else { now.file(name, place)? };
+        }
+        if now.values != self.values {
+            bail!("{} while it was built: run it again", now.differences(&self.values));
+        }
+        Ok(())
+    }
+
     /// Which inputs differ from those of the last run, in words; None when it never ran in this checkout.
     fn difference(&self, last: &Path) -> Option<String> {
         let last: BTreeMap<String, String> = serde_json::from_slice(&fs::read(last).ok()?).ok()?;
+        let changed = self.differences(&last);
+        Some(if changed.is_empty() { "the cache no longer has it".to_owned() } else { changed })
+    }
+
+    /// Which values differ from `last`, in words; empty where none does.
+    fn differences(&self, last: &BTreeMap<String, String>) -> String {
         let mut changed: Vec<String> = Vec::new();
         for (name, value) in &self.values {
             match last.get(name) {
@@ -101,11 +127,7 @@ impl Inputs {
         let more = changed.len().saturating_sub(5);
         changed.truncate(5);
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Some(if changed.is_empty() {
-            "the cache no longer has it".to_owned()
-        } else {
-            changed.join(", ") + &rest
-        })
+        changed.join(", ") + &rest
     }
 }
 
@@ -189,7 +211,9 @@ fn make_whole<const N: usize>(
     for dir in [&workshop.scratch, &workshop.out] {
         fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
     }
-    let made = make(&mut workshop).and_then(|()| describe(inputs, key, &workshop.out, outputs));
+    let made = make(&mut workshop)
+        .and_then(|()| inputs.check_unchanged())
+        .and_then(|()| describe(inputs, key, &workshop.out, outputs));
     if let Err(error) = made {
         remove_tree(&room)?;
         return Err(error.context(format!("stage {stage} failed")));
@@ -347,5 +371,30 @@ pub fn remove_tree(path: &Path) -> Result<()> {
             Err(error).with_context(|| format!("{}: cannot remove", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_that_change_while_a_stage_works_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, tree) = (dir.path().join("file"), dir.path().join("tree"));
+        fs::write(&file, "one").unwrap();
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("part"), "one").unwrap();
+        let inputs = Inputs::new("test", 1)
+            .text("tool", "1")
+            .file("file", &file)
+            .unwrap()
+            .tree("tree", &tree)
+            .unwrap();
+        inputs.check_unchanged().unwrap();
+        fs::write(tree.join("part"), "two").unwrap();
+        fs::write(tree.join("new"), "").unwrap();
+        let said = inputs.check_unchanged().unwrap_err().to_string();
+        assert_eq!(said, "tree/new is new, tree/part changed while it was built: run it again");
     }
 }
