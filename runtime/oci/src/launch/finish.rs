@@ -28,6 +28,15 @@ pub fn finish(
 ) -> Result<std::convert::Infallible, Error> {
     process.schedule.apply(conditions.has_cpuset)?;
     conditions.enter()?;
+    // Everything of the runtime, and whatever its caller had leaked, ends with exec (CVE-2024-21626). Before the filter, as
+    // is the way to the working directory: filters of old know nothing of the calls that these take.
+    sys::process::close_on_exec_from(FIRST_FD).step("close", "file descriptors")?;
+    for fd in FIRST_FD..FIRST_FD + preserved_fds {
+        let Ok(fd) = i32::try_from(fd) else { break };
+        sys::process::keep_across_exec(fd).step("keep file descriptor", fd)?;
+    }
+    // The runtime may have a way to it where the user has none, or else the user where the runtime has none; as in runc.
+    let entered = process.enter_cwd();
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
     } else {
@@ -35,18 +44,9 @@ pub fn finish(
         rlimits::settle(&process.rlimits)?;
         confine(conditions, channel)?;
     }
-    // The runtime may have a way to it where the user has none, or else the user where the runtime has none; as in runc.
-    let entered = process.enter_cwd();
     process.change_user(may_set_groups)?;
     entered.or_else(|_| process.enter_cwd())?;
     let program = process.program()?;
-    // Everything of the runtime, and whatever its caller had leaked, ends with exec (CVE-2024-21626).
-    let kept = FIRST_FD + preserved_fds;
-    sys::process::close_on_exec_from(FIRST_FD).step("close", "file descriptors")?;
-    for fd in FIRST_FD..kept {
-        let Ok(fd) = i32::try_from(fd) else { break };
-        sys::process::keep_across_exec(fd).step("keep file descriptor", fd)?;
-    }
     sys::process::set_parent_death_signal(0).step("untie the process from", "the runtime")?;
     if process.no_new_privileges {
         rlimits::settle(&process.rlimits)?;

@@ -8,6 +8,7 @@ use std::io::Seek;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
@@ -135,7 +136,29 @@ fn run_one(hook: &Hook, state: &[u8], cwd: &Path, environment: Environment<'_>) 
     // What can't be read is not shown.
     let _ = output.rewind().and_then(|()| output.take(OUTPUT_BYTES_MAX).read_to_end(&mut text));
     let text = String::from_utf8_lossy(&text).trim().to_string();
-    Err(if text.is_empty() { status.to_string() } else { format!("{status}: {text}") })
+    let ended = ended(status);
+    Err(if text.is_empty() { ended } else { format!("{ended}: {text}") })
+}
+
+/// How a program ended, in runc's words.
+fn ended(status: std::process::ExitStatus) -> String {
+    const SIGNALS: [(i32, &str); 10] = [
+        (libc::SIGHUP, "hangup"),
+        (libc::SIGINT, "interrupt"),
+        (libc::SIGILL, "illegal instruction"),
+        (libc::SIGABRT, "aborted"),
+        (libc::SIGBUS, "bus error"),
+        (libc::SIGKILL, "killed"),
+        (libc::SIGSEGV, "segmentation fault"),
+        (libc::SIGPIPE, "broken pipe"),
+        (libc::SIGTERM, "terminated"),
+        (libc::SIGSYS, "bad system call"),
+    ];
+    let name = |signal| SIGNALS.iter().find(|(number, _)| *number == signal).map(|(_, name)| *name);
+    match status.signal().and_then(name) {
+        Some(name) => format!("signal: {name}"),
+        None => status.to_string(),
+    }
 }
 
 fn wait(child: &mut std::process::Child, timeout: Option<u32>) -> Result<std::process::ExitStatus, String> {
@@ -202,6 +225,9 @@ mod tests {
         .unwrap_err()
         .to_string();
         assert!(error.starts_with("error running poststop hook #1: /bin/sh: exit status: 3: why"), "{error}");
+        let hooks = [hook("kill -SYS $$")];
+        let error = run("poststop", &hooks, b"", Path::new("/"), Environment::Empty).unwrap_err().to_string();
+        assert_eq!(error, "error running poststop hook #0: /bin/sh: signal: bad system call");
     }
 
     #[test]
