@@ -226,7 +226,7 @@ fn a_busy_loop_is_throttled() {
     let stats = cgroup.0.stats().unwrap();
     assert!(stats.cpu.usage.total > 0 && stats.pids.current > 0, "{stats:?}");
     // Raised while it runs, one half at a time.
-    let update = |json: &str| cgroup.0.update(&serde_json::from_str(json).unwrap());
+    let update = |json: &str| cgroup.0.update(&serde_json::from_str(json).unwrap(), None);
     update(r#"{"cpu":{"period":200000}}"#).unwrap();
     assert_eq!(cgroup.file("cpu.max"), "10000 200000");
     update(r#"{"cpu":{"quota":-1}}"#).unwrap();

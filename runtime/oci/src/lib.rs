@@ -89,9 +89,6 @@ fn prepare(global: &Global) -> Result<Store, Error> {
         }
     };
     report::set_log(report::Log { file, json: global.log_format == LogFormat::Json, debug: global.debug });
-    if global.systemd_cgroup {
-        return Err(unsupported::error(unsupported::SYSTEMD_CGROUP));
-    }
     let caller = rootless::Caller::probe();
     let rootless = match global.rootless.as_str() {
         "auto" => caller.is_rootless(),
@@ -103,5 +100,7 @@ fn prepare(global: &Global) -> Result<Store, Error> {
         Some(root) => std::path::absolute(root).step("find", root.display())?,
         None => caller.state_root()?,
     };
-    Ok(Store::new(root, rootless))
+    let mut store = Store::new(root, rootless);
+    store.systemd = global.systemd_cgroup;
+    Ok(store)
 }

@@ -125,8 +125,11 @@ impl Plan {
             })?),
         };
         let cgroups_path = Some(linux.cgroups_path.as_str()).filter(|path| !path.is_empty());
-        let cgroup = CgroupPlan::resolve(cgroups_path, id, linux.resources.as_ref(), facts)?
+        let mut cgroup = CgroupPlan::resolve(cgroups_path, id, linux.resources.as_ref(), facts)?
             .with_default_devices(&devices::default_rules())?;
+        if let Some(scope) = &mut cgroup.scope {
+            scope.annotate(&spec.annotations)?;
+        }
         Ok(Plan {
             id: id.to_string(),
             bundle: bundle.to_path_buf(),
@@ -174,6 +177,7 @@ mod tests {
             hybrid: false,
             controllers: ["cpu", "memory", "pids"].map(str::to_string).to_vec(),
             own: "/".into(),
+            manager: None,
         }
     }
 

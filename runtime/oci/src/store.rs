@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::cgroup::Cgroup;
+use super::cgroup::systemd::Unit;
 use super::report::Error;
 use super::report::Fails;
 use super::spec;
@@ -28,6 +29,8 @@ pub struct Store {
     root: PathBuf,
     /// Whether its containers are those of a caller without privileges.
     pub rootless: bool,
+    /// Whether systemd makes the cgroups of new ones.
+    pub systemd: bool,
 }
 
 /// What is noted down of a container when it is made, and never changes after.
@@ -50,6 +53,12 @@ pub struct Record {
     pub owner: String,
     /// Its cgroup's folder; empty: it has none of its own, as a rootless container may.
     pub cgroup: PathBuf,
+    /// The unit that has made it; empty: the runtime has.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// Whether the user's systemd has that unit.
+    #[serde(default)]
+    pub is_user_unit: bool,
     /// Its configuration, as it was then.
     pub spec: Spec,
 }
@@ -100,7 +109,7 @@ pub struct State<'a> {
 impl Store {
     /// The containers below `root`.
     pub fn new(root: PathBuf, rootless: bool) -> Store {
-        Store { root, rootless }
+        Store { root, rootless, systemd: false }
     }
 
     /// The folder of all containers, made where it is missing.
@@ -224,6 +233,12 @@ pub struct Container {
 }
 
 impl Container {
+    /// The unit that has made its cgroup, if systemd was asked to.
+    pub fn unit(&self) -> Option<Unit> {
+        let Record { unit, is_user_unit, .. } = &self.record;
+        (!unit.is_empty()).then(|| Unit { name: unit.clone(), is_user: *is_user_unit })
+    }
+
     /// Notes a new container down, whole or not at all.
     ///
     /// # Errors

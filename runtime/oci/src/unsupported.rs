@@ -12,15 +12,8 @@ pub struct Unsupported {
     pub reason: &'static str,
 }
 
-/// `--systemd-cgroup`
-pub const SYSTEMD_CGROUP: &str = "--systemd-cgroup";
-
 /// All of them. Every field of runtime-spec 1.3.0 for Linux is done, or refused by name where the kernel lacks it.
-pub const LIST: [Unsupported; 3] = [
-    Unsupported {
-        name: SYSTEMD_CGROUP,
-        reason: "systemd is not asked to make cgroups yet; without the flag they are made directly",
-    },
+pub const LIST: [Unsupported; 2] = [
     Unsupported { name: "checkpoint", reason: "the criu program's RPC is not spoken yet" },
     Unsupported { name: "restore", reason: "the criu program's RPC is not spoken yet" },
 ];
@@ -43,9 +36,7 @@ mod tests {
 
     #[test]
     fn asking_for_one_is_an_error_with_its_reason() {
-        assert!(
-            error(SYSTEMD_CGROUP).to_string().starts_with("--systemd-cgroup: not supported: systemd is not")
-        );
+        assert!(error("checkpoint").to_string().starts_with("checkpoint: not supported: the criu program"));
         assert!(!is_done("restore") && is_done("linux.intelRdt"));
     }
 }

@@ -36,6 +36,7 @@ fn facts() -> Facts {
         hybrid: false,
         controllers: controllers.map(str::to_string).to_vec(),
         own: "/user.slice/x.scope".into(),
+        manager: None,
     }
 }
 

@@ -1,5 +1,5 @@
-//! Real callers: podman, docker and containerd, from Debian's packages, call the image's runtime. In: the image, a Debian root with
-//! them, a script each in qemu/shares/callers. Out: a finding for each script, with every check that failed. Must never:
+//! Real callers: podman, docker and containerd, from Debian's packages, call the image's runtime; the last time under systemd.
+//! In: the image, a Debian root with them, a script each in qemu/shares/callers. Out: a finding for each script, with every check that failed. Must never:
 //! count a script that ended early as passed.
 
 use std::process::ExitCode;
@@ -19,6 +19,11 @@ use crate::vm::Vm;
 /// How long one script may take: its daemons start in software emulation.
 const DEADLINE: Duration = Duration::from_secs(900);
 
+/// The image's kernel and initramfs, but instead of the image's own /init a script of the share, which makes the disk the
+/// root and its systemd PID 1.
+const HAND_OVER: &str = "rdinit=/bin/busybox -- sh -c \"mount -t proc proc /proc; mkdir -p /mnt/share; \
+    mount -t 9p -o trans=virtio,version=9p2000.L share /mnt/share; exec sh /mnt/share/hand-over /dev/vda\"";
+
 /// A program that calls the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Caller {
@@ -28,10 +33,12 @@ pub enum Caller {
     Docker,
     /// containerd, by its shim.
     Containerd,
+    /// The runtime itself, podman and docker with systemd's cgroup driver, where systemd is PID 1.
+    Systemd,
 }
 
 impl Caller {
-    const ALL: [Self; 3] = [Self::Podman, Self::Docker, Self::Containerd];
+    const ALL: [Self; 4] = [Self::Podman, Self::Docker, Self::Containerd, Self::Systemd];
 
     /// Its name, and that of its script.
     fn name(self) -> &'static str {
@@ -39,6 +46,15 @@ impl Caller {
             Self::Podman => "podman",
             Self::Docker => "docker",
             Self::Containerd => "containerd",
+            Self::Systemd => "systemd",
+        }
+    }
+
+    /// What the kernel is told besides, and the command that runs the script.
+    fn way_in(self) -> (&'static str, String) {
+        match self {
+            Self::Systemd => (HAND_OVER, "bash /run/callers/systemd".to_owned()),
+            other => ("", format!("unshare -m sh /mnt/share/enter /dev/vda {}", other.name())),
         }
     }
 }
@@ -50,7 +66,6 @@ pub fn run(build: &Build, args: &CallersArgs) -> Result<ExitCode> {
     let disk = root::callers(build, &suites.callers)?;
     let acceleration = crate::vm::probe(build)?;
     let files = crate::cmd::qemu::files(&image);
-    let profile = guest::profile(&disk, build.layout.qemu().join("shares/callers"));
     let chosen = if args.names.is_empty() { Caller::ALL.to_vec() } else { args.names.clone() };
     let mut report = Report::default();
     for caller in chosen {
@@ -58,7 +73,11 @@ pub fn run(build: &Build, args: &CallersArgs) -> Result<ExitCode> {
         build.ui.say("caller", name);
         let started = Instant::now();
         let log = build.layout.notes().join(format!("conformance/{name}.log"));
-        let checked = Vm::boot(build, &profile, &files, acceleration, &log).and_then(|vm| check(vm, name));
+        let (append, command) = caller.way_in();
+        let mut profile = guest::profile(&disk, build.layout.qemu().join("shares/callers"));
+        append.clone_into(&mut profile.append);
+        let checked =
+            Vm::boot(build, &profile, &files, acceleration, &log).and_then(|vm| check(vm, &command));
         let duration = started.elapsed();
         match &checked {
             Ok(count) => {
@@ -75,10 +94,10 @@ pub fn run(build: &Build, args: &CallersArgs) -> Result<ExitCode> {
     Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs one script in a machine of its own; gives how many checks have passed.
-fn check(mut vm: Vm, script: &str) -> Result<usize> {
+/// Runs one script by `command`, in a machine of its own; gives how many checks have passed.
+fn check(mut vm: Vm, command: &str) -> Result<usize> {
     vm.wait_ready()?;
-    let output = vm.command(&format!("unshare -m sh /mnt/share/enter /dev/vda {script}"), DEADLINE)?;
+    let output = vm.command(command, DEADLINE)?;
     judge(&String::from_utf8_lossy(&output.bytes).replace('\r', ""), output.status)
 }
 

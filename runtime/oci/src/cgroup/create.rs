@@ -11,6 +11,7 @@ use rustix::fs::Access;
 use rustix::fs::AtFlags;
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use super::dir::open_dir;
 use super::dir::read_at;
@@ -19,6 +20,11 @@ use super::fs::Cgroup;
 use super::fs::failed;
 use super::limits::Setting;
 use super::plan::CgroupPlan;
+use super::systemd;
+use super::systemd::Known;
+use super::systemd::Scope;
+use super::systemd::Unit;
+use crate::report;
 use crate::report::Error;
 
 impl CgroupPlan {
@@ -42,6 +48,37 @@ impl CgroupPlan {
         cgroup.attach_devices(&self.devices, is_new)?;
         made.0.clear();
         Ok(cgroup)
+    }
+
+    /// Has systemd make `scope` with `pid` in it, and does in its directory what is systemd's not to do: limits that it does
+    /// not know, and the device filter. The process has to be the container's, and to wait.
+    ///
+    /// # Errors
+    /// systemd does not make it; a limit that can't be written. Nothing is left then but the process.
+    pub fn enter(&self, scope: &Scope, pid: Pid) -> Result<(), Error> {
+        Unit::start(scope, pid, &systemd::of_settings(&self.settings, Known::default()))?;
+        self.adopt(scope).inspect_err(|_| drop(super::destroy(&self.path(), Some(&scope.unit))))
+    }
+
+    fn adopt(&self, scope: &Scope) -> Result<(), Error> {
+        let mut made = Made(Vec::new());
+        // All are there; but systemd does not hand down each controller.
+        let cgroup = self.make_directories(&mut made)?;
+        if !made.0.is_empty() {
+            return Err(Error::new(format!(
+                "cgroup {}: the unit ended while it was made",
+                cgroup.path.display()
+            )));
+        }
+        for setting in &self.settings {
+            cgroup.apply(setting)?;
+        }
+        match cgroup.attach_devices(&self.devices, true) {
+            // Who has no privileges can't load a filter, and makes no device nodes either; runc has it so.
+            Err(error) if scope.unit.is_user => report::debug(&error.to_string()),
+            done => done?,
+        }
+        Ok(())
     }
 
     /// Whether this process may make the directory, as far as the nearest one above it that is there tells.

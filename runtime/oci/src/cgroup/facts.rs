@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::systemd::Manager;
 use crate::report::Error;
 
 /// Where systemd and everyone else mounts cgroups.
@@ -26,6 +27,8 @@ pub struct Facts {
     pub controllers: Vec<String>,
     /// The runtime's own cgroup, from the mount point on: `/user.slice/...`.
     pub own: String,
+    /// The systemd that makes cgroups; none: the runtime does.
+    pub manager: Option<Manager>,
 }
 
 impl Facts {
@@ -54,6 +57,7 @@ impl Facts {
             hybrid,
             controllers: controllers.split_whitespace().map(str::to_string).collect(),
             own: own_path(&own).unwrap_or("/").to_string(),
+            manager: None,
         })
     }
 }

@@ -31,6 +31,9 @@ use super::limits::Absent;
 use super::limits::InForce;
 use super::limits::Setting;
 use super::stats::Stats;
+use super::systemd;
+use super::systemd::Known;
+use super::systemd::Unit;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::report::errno_text;
@@ -245,14 +248,18 @@ impl Cgroup {
             .map_err(|(file, errno)| failed(&format!("read {file} of"), &self.path, errno))
     }
 
-    /// Sets limits anew; fields that are absent stay as they are, and so do devices, as in runc.
+    /// Sets limits anew; fields that are absent stay as they are, and so do devices, as in runc. `unit` hears of them first.
     ///
     /// # Errors
     /// A value that is wrong, a limit below what is in use with `checkBeforeUpdate`, a write that fails: then what was
     /// written before it stays.
-    pub fn update(&self, resources: &Resources) -> Result<(), Error> {
+    pub fn update(&self, resources: &Resources, unit: Option<&Unit>) -> Result<(), Error> {
         let settings = limits::settings(resources, &self.in_force()?)?;
         self.check_usage(resources)?;
+        if let Some(unit) = unit {
+            let text = |file: &str| self.read(file).unwrap_or_default();
+            unit.set(&systemd::of_settings(&settings, Known::of(&text("cpu.max"), &text("cpu.idle"))))?;
+        }
         for setting in &settings {
             self.apply(setting)?;
         }
@@ -369,6 +376,19 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Kills what is in the cgroup at `path` and removes it; where systemd has made it, its unit goes too.
+///
+/// # Errors
+/// Processes are left in it. That it is gone already is no error.
+pub fn destroy(path: &Path, unit: Option<&Unit>) -> Result<(), Error> {
+    let cgroup = Cgroup::open(path)?;
+    cgroup.as_ref().map_or(Ok(()), Cgroup::kill_all)?;
+    if let Some(unit) = unit {
+        unit.stop();
+    }
+    cgroup.map_or(Ok(()), |cgroup| cgroup.remove())
 }
 
 /// A process that could not be made in a cgroup: runc's sentence, though nothing is written to that file here.

@@ -13,11 +13,13 @@ mod fs;
 pub mod limits;
 mod plan;
 mod stats;
+pub mod systemd;
 
 pub use events::Event;
 pub use events::Watch;
 pub use facts::Facts;
 pub use fs::Cgroup;
+pub use fs::destroy;
 pub use fs::not_added;
 pub use plan::CgroupPlan;
 pub use stats::Stats;

@@ -11,6 +11,7 @@ use super::facts::Facts;
 use super::limits;
 use super::limits::InForce;
 use super::limits::Setting;
+use super::systemd::Scope;
 use crate::report::Error;
 use crate::spec::resources::DeviceRule;
 use crate::spec::resources::Resources;
@@ -28,12 +29,14 @@ pub struct CgroupPlan {
     pub devices: Vec<devices::Rule>,
     /// Whether config.json names no path.
     is_unnamed: bool,
+    /// What systemd is asked for; none: the runtime makes the directory.
+    pub scope: Option<Scope>,
 }
 
 impl CgroupPlan {
     /// Checks and converts everything. An absolute `cgroups_path` counts from the mount point, a relative one, or
     /// `id` when there is none, from beside the runtime's own cgroup (which has processes, so that it can't hand
-    /// controllers down itself), as in runc.
+    /// controllers down itself), as in runc. Where systemd makes cgroups it names a scope.
     ///
     /// # Errors
     /// A path that leads out or nowhere; a limit that is wrong, or that no controller of the host gives.
@@ -43,9 +46,10 @@ impl CgroupPlan {
         resources: Option<&Resources>,
         facts: &Facts,
     ) -> Result<CgroupPlan, Error> {
-        let components = match cgroups_path.filter(|path| !path.is_empty()) {
-            Some(path) => path_components(path, facts)?,
-            None => path_components(id, facts)?,
+        let named = cgroups_path.unwrap_or_default();
+        let (scope, components) = match &facts.manager {
+            Some(manager) => Scope::resolve(named, id, manager).map(|(scope, path)| (Some(scope), path))?,
+            None => (None, path_components(if named.is_empty() { id } else { named }, facts)?),
         };
         let mut plan = CgroupPlan {
             mount: facts.mount.clone(),
@@ -53,7 +57,8 @@ impl CgroupPlan {
             controllers: facts.controllers.clone(),
             settings: Vec::new(),
             devices: Vec::new(),
-            is_unnamed: cgroups_path.is_none_or(str::is_empty),
+            is_unnamed: named.is_empty(),
+            scope,
         };
         if let Some(resources) = resources {
             plan.settings = limits::settings(resources, &InForce::default())?;
@@ -161,6 +166,7 @@ mod tests {
             hybrid: false,
             controllers: ["cpu", "memory", "pids"].map(str::to_string).to_vec(),
             own: own.to_string(),
+            manager: None,
         }
     }
 

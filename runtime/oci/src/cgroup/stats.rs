@@ -383,6 +383,15 @@ fn hugetlb(files: &Files<'_>) -> Result<BTreeMap<String, Hugetlb>, ReadError> {
     Ok(sizes)
 }
 
+/// `12.34`; 0 where it is no such number. Not by the standard library's reader, which takes all numbers that there are, and
+/// ten kilobytes of the program for that.
+fn decimal(text: &str) -> f64 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits: u64 = format!("{whole}{fraction}").parse().unwrap_or(0);
+    let scale = u32::try_from(fraction.len()).ok().and_then(|places| 10u64.checked_pow(places));
+    scale.map_or(0.0, |scale| digits as f64 / scale as f64)
+}
+
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, then `full` likewise.
 fn parse_psi(text: &str) -> Psi {
     let mut psi = Psi::default();
@@ -395,9 +404,9 @@ fn parse_psi(text: &str) -> Psi {
         };
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
             match key {
-                "avg10" => to.avg10 = value.parse().unwrap_or(0.0),
-                "avg60" => to.avg60 = value.parse().unwrap_or(0.0),
-                "avg300" => to.avg300 = value.parse().unwrap_or(0.0),
+                "avg10" => to.avg10 = decimal(value),
+                "avg60" => to.avg60 = decimal(value),
+                "avg300" => to.avg300 = decimal(value),
                 "total" => to.total = value.parse().unwrap_or(0),
                 _ => {}
             }
@@ -419,6 +428,13 @@ mod tests {
         );
         assert_eq!(psi.some, PsiLine { avg10: 1.5, avg60: 0.0, avg300: 12.25, total: 77 });
         assert_eq!((psi.full.avg10, psi.full.total), (0.1, 5));
+        for hundredths in 0..=10_000u32 {
+            let text = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+            assert_eq!(decimal(&text), text.parse::<f64>().unwrap());
+        }
+        for text in ["", ".", "x", "1.x", "1.2.3", "-1", &format!("0.{}", "0".repeat(40))] {
+            assert_eq!(decimal(text), 0.0, "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::cgroup::Facts;
+use crate::cgroup::systemd::Manager;
 use crate::launch::parent;
 use crate::launch::parent::Created;
 use crate::launch::parent::Options;
@@ -80,7 +81,7 @@ pub struct Run {
 const PRESERVE_FDS_MAX: u32 = 1 << 16;
 
 impl Common {
-    fn plan(&self) -> Result<(Plan, Spec), Error> {
+    fn plan(&self, store: &Store) -> Result<(Plan, Spec), Error> {
         if self.preserve_fds > PRESERVE_FDS_MAX {
             return Err(Error::new(format!(
                 "--preserve-fds {}: expected at most {PRESERVE_FDS_MAX}",
@@ -89,7 +90,11 @@ impl Common {
         }
         let bundle = std::fs::canonicalize(&self.bundle).step("open the bundle", self.bundle.display())?;
         let spec: Spec = spec::load(&bundle.join("config.json"))?;
-        let mut plan = Plan::resolve(&spec, &self.id, &bundle, &Facts::probe()?)
+        let mut facts = Facts::probe()?;
+        if store.systemd {
+            facts.manager = Some(Manager::find(store.rootless)?);
+        }
+        let mut plan = Plan::resolve(&spec, &self.id, &bundle, &facts)
             .map_err(|error| Error::new(format!("config.json: {error}")))?;
         plan.process.hand_on_sockets(activation::sockets());
         Ok((plan, spec))
@@ -137,7 +142,7 @@ impl Create {
         store.folder(&self.common.id)?;
         // First: whatever is read before is read twice.
         seal::ensure(store.make_root()?)?;
-        let (mut plan, spec) = self.common.plan()?;
+        let (mut plan, spec) = self.common.plan(store)?;
         check_terminal(plan.process.terminal, true, self.common.console_socket.as_deref())?;
         let created = parent::create(store, &mut plan, spec, &self.common.options(false)?);
         created.map_err(|error| failed("create", &error))?.undo.keep();
@@ -153,7 +158,7 @@ impl Run {
     pub fn run(&self, store: &Store) -> Result<i32, Error> {
         store.folder(&self.common.id)?;
         seal::ensure(store.make_root()?)?;
-        let (mut plan, spec) = self.common.plan()?;
+        let (mut plan, spec) = self.common.plan(store)?;
         check_terminal(plan.process.terminal, self.detach, self.common.console_socket.as_deref())?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };
         if !self.detach && !self.no_subreaper {

@@ -7,6 +7,7 @@ use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::process::PidfdFlags;
 
+use crate::cgroup;
 use crate::cgroup::Cgroup;
 use crate::report::Error;
 use crate::report::Fails;
@@ -89,7 +90,7 @@ fn end(container: &Container) -> Result<(), Error> {
 /// Its cgroup or its folder can't be removed.
 pub fn destroy(container: &Container) -> Result<(), Error> {
     // Without a pid namespace of its own it may have left processes behind.
-    let removed = remove_cgroup(&container.record.cgroup);
+    let removed = cgroup::destroy(&container.record.cgroup, container.unit().as_ref());
     let group = intel_rdt::plan(&container.record.spec, &container.record.id).ok().flatten();
     // Without the file system there is no group.
     let ungrouped = match group.and_then(|group| Some((group, intel_rdt::root().ok()?))) {
@@ -107,15 +108,9 @@ pub fn destroy(container: &Container) -> Result<(), Error> {
 
 /// Removes what is left of a container of which there is no record: its runtime was killed while it made or deleted it.
 fn clear(folder: &Path) -> Result<(), Error> {
-    store::noted_cgroup(folder).map_or(Ok(()), |cgroup| remove_cgroup(&cgroup))?;
+    // A unit goes with its last process.
+    store::noted_cgroup(folder).map_or(Ok(()), |path| cgroup::destroy(&path, None))?;
     remove_folder(folder)
-}
-
-fn remove_cgroup(path: &Path) -> Result<(), Error> {
-    match Cgroup::open(path)? {
-        Some(cgroup) => cgroup.kill_all().and_then(|()| cgroup.remove()),
-        None => Ok(()),
-    }
 }
 
 fn remove_folder(folder: &Path) -> Result<(), Error> {

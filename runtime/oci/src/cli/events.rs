@@ -82,17 +82,16 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         let letters = behind.bytes().take_while(|byte| !byte.is_ascii_digit() && *byte != b'.').count();
         let (unit, next) = behind.split_at(letters);
         let unit = match unit {
-            "ns" => Duration::from_nanos(1),
-            "us" | "\u{b5}s" | "\u{3bc}s" => Duration::from_micros(1),
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
+            "ns" => 1,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
             _ => return Err(expected()),
         };
-        let seconds = number.parse::<f64>().map_err(|_| expected())? * unit.as_secs_f64();
-        let part = Duration::try_from_secs_f64(seconds).map_err(|_| expected())?;
-        total = total.checked_add(part).ok_or_else(expected)?;
+        let part = nanoseconds(number, unit).ok_or_else(expected)?;
+        total = total.checked_add(Duration::from_nanos(part)).ok_or_else(expected)?;
         rest = next;
     }
     // A day is more than anyone waits for, and far from where times overflow.
@@ -100,6 +99,22 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(expected());
     }
     Ok(total)
+}
+
+/// `1.5` of a unit of so many nanoseconds, rounded down; none: no number, or too much.
+fn nanoseconds(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let whole = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let mut total = unit.checked_mul(whole)?;
+    let mut place = unit;
+    for digit in fraction.bytes() {
+        place /= 10;
+        total = total.checked_add(place * u64::from(digit.checked_sub(b'0')?))?;
+    }
+    Some(total)
 }
 
 #[cfg(test)]
@@ -116,10 +131,28 @@ mod tests {
             ("1h", 3_600_000),
             ("2000us", 2),
             ("1s1ms", 1001),
+            (".25h", 900_000),
+            ("2.m", 120_000),
+            ("0.002s", 2),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for text in ["", "0", "0s", "5", "s", "-1s", "1x", "1..2s", "1e9h", "99999999999h", "5 s", "\u{b5}"] {
+        for text in [
+            "",
+            "0",
+            "0s",
+            "5",
+            "s",
+            "-1s",
+            "1x",
+            "1..2s",
+            "1e9h",
+            "99999999999h",
+            "5 s",
+            "\u{b5}",
+            ".s",
+            "1.2.3s",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -68,8 +68,8 @@ fn document() -> Value {
             "cgroup": {
                 "v1": false,
                 "v2": true,
-                "systemd": unsupported::is_done(unsupported::SYSTEMD_CGROUP),
-                "systemdUser": unsupported::is_done(unsupported::SYSTEMD_CGROUP),
+                "systemd": true,
+                "systemdUser": true,
                 "rdma": true,
             },
             "seccomp": {
@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn what_is_promised_is_not_refused() {
         for (pointer, name) in [
-            ("/linux/cgroup/systemd", unsupported::SYSTEMD_CGROUP),
+            ("/linux/cgroup/systemd", "--systemd-cgroup"),
+            ("/linux/cgroup/systemdUser", "--systemd-cgroup"),
             ("/linux/intelRdt/enabled", "linux.intelRdt"),
             ("/linux/netDevices/enabled", "linux.netDevices"),
             ("/linux/apparmor/enabled", "process.apparmorProfile"),

@@ -55,7 +55,7 @@ pub struct Global {
     /// Where containers are noted down [default: /run/runc, for others than root runc in XDG_RUNTIME_DIR]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Let systemd make cgroups: not supported yet
+    /// Let systemd make cgroups
     #[arg(long)]
     pub systemd_cgroup: bool,
     /// Whether the caller has no privileges
@@ -161,7 +161,7 @@ pub fn run(store: &Store, verb: Verb) -> Result<i32, Error> {
                 return Err(Error::new("cannot update a stopped container"));
             }
             args.update_shares(&container)?;
-            cgroup_of(&container)?.update(&args.wanted()?).map(|()| 0)
+            cgroup_of(&container)?.update(&args.wanted()?, container.unit().as_ref()).map(|()| 0)
         }
         Verb::Features => features::show().map(|()| 0),
         Verb::Checkpoint(_) => Err(checkpoint::refuse("checkpoint")),

@@ -21,6 +21,7 @@ use super::init;
 use super::init::Inherited;
 use super::listener;
 use super::usher;
+use crate::cgroup;
 use crate::cgroup::Cgroup;
 use crate::plan::Plan;
 use crate::report;
@@ -125,7 +126,11 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
         move || drop(std::fs::remove_dir_all(folder))
     });
     let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join("exec.fifo"))?) };
-    let cgroup = make_cgroup(plan, &folder, store.rootless, &mut undo)?;
+    let cgroup = match &plan.cgroup.scope {
+        None => make_cgroup(plan, &folder, store.rootless, &mut undo)?,
+        // systemd makes none without a process.
+        Some(_) => None,
+    };
     let namespaces = open_namespaces(plan)?;
     let user = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| fd.as_fd());
     let joins_user = user.is_some();
@@ -162,6 +167,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     }
     undo.push(move || kill_and_reap(pid));
     leave_for_children(own_namespaces)?;
+    enter_scope(plan, pid, &container, &mut undo)?;
     if let (Some(group), Some(root)) = (&plan.intel_rdt, resctrl) {
         group.enter(&root, pid, &mut undo)?;
     }
@@ -280,12 +286,7 @@ fn make_cgroup(plan: &Plan, folder: &Path, rootless: bool, undo: &mut Undo) -> R
     let cgroup = plan.cgroup.create()?;
     undo.push({
         let path = path.clone();
-        move || {
-            if let Ok(Some(cgroup)) = Cgroup::open(&path) {
-                let _ = cgroup.kill_all();
-                let _ = cgroup.remove();
-            }
-        }
+        move || drop(cgroup::destroy(&path, None))
     });
     if was_there {
         store::note_cgroup(folder, &path)?;
@@ -297,6 +298,20 @@ fn make_cgroup(plan: &Plan, folder: &Path, rootless: bool, undo: &mut Undo) -> R
         )));
     }
     Ok(Some(cgroup))
+}
+
+/// The container's process, which waits, goes where systemd makes a place for it.
+fn enter_scope(plan: &Plan, pid: Pid, container: &Container, undo: &mut Undo) -> Result<(), Error> {
+    let Some(scope) = &plan.cgroup.scope else { return Ok(()) };
+    let path = plan.cgroup.path();
+    // A runtime that is killed meanwhile takes the process with it, and a unit without processes goes by itself. So what
+    // another container may be in is not noted down before it has turned out to be this one's.
+    plan.cgroup.enter(scope, pid)?;
+    undo.push({
+        let (path, unit) = (path.clone(), scope.unit.clone());
+        move || drop(cgroup::destroy(&path, Some(&unit)))
+    });
+    store::note_cgroup(&container.folder, &path)
 }
 
 fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
@@ -368,6 +383,7 @@ fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Error> {
 }
 
 fn record(plan: &Plan, spec: Spec, cgroup: Option<&Cgroup>) -> Record {
+    let unit = plan.cgroup.scope.as_ref().map(|scope| &scope.unit);
     Record {
         id: plan.id.clone(),
         pid: 0,
@@ -376,7 +392,14 @@ fn record(plan: &Plan, spec: Spec, cgroup: Option<&Cgroup>) -> Record {
         rootfs: plan.rootfs.clone(),
         created: store::now(),
         owner: owner(),
-        cgroup: cgroup.map(|cgroup| cgroup.path().to_path_buf()).unwrap_or_default(),
+        // In a scope the process will be, in another cgroup it is already.
+        cgroup: match (unit, cgroup) {
+            (Some(_), _) => plan.cgroup.path(),
+            (None, Some(cgroup)) => cgroup.path().to_path_buf(),
+            (None, None) => PathBuf::new(),
+        },
+        unit: unit.map(|unit| unit.name.clone()).unwrap_or_default(),
+        is_user_unit: unit.is_some_and(|unit| unit.is_user),
         spec,
     }
 }

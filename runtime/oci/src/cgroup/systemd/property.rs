@@ -1,0 +1,244 @@
+//! What is written to a cgroup's files, as properties of its unit: systemd writes those again whenever it reads its
+//! configuration anew, so it has to know them.
+//!
+//! In: `Setting`s, what is in force. Out: properties. Must never: refuse a value: the file's write does, by its
+//! field.
+
+use crate::cgroup::limits::Absent;
+use crate::cgroup::limits::Setting;
+
+use super::wire::Value;
+
+/// A unit's property.
+pub type Property = (String, Value);
+
+/// systemd's word for no limit, and for "not set".
+const INFINITY: u64 = u64::MAX;
+/// cpu.max's period in a new cgroup.
+const PERIOD_US: u64 = 100_000;
+/// systemd notes a quota down in hundredths of a processor.
+const QUOTA_STEP_US: u64 = 10_000;
+/// No machine has more processors or memory nodes.
+const LIST_MAX: usize = 1 << 16;
+
+/// What there is to know of a cgroup that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The period of cpu.max.
+    pub period_us: u64,
+    /// Whether the cgroup is idle.
+    pub is_idle: bool,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known { period_us: PERIOD_US, is_idle: false }
+    }
+}
+
+impl Known {
+    /// From the texts of cpu.max and cpu.idle, empty where there are none.
+    pub fn of(cpu_max: &str, cpu_idle: &str) -> Known {
+        let period = cpu_max.split_whitespace().nth(1).and_then(|period| period.parse().ok());
+        Known { period_us: period.unwrap_or(PERIOD_US), is_idle: cpu_idle.trim() == "1" }
+    }
+}
+
+/// The properties for `settings`; files that systemd has none for are left out. Of two on one
+/// property systemd takes the last.
+pub fn of_settings(settings: &[Setting], known: Known) -> Vec<Property> {
+    let mut all: Vec<Property> = Vec::new();
+    let mut set = |name: &str, value: Value| all.push((name.to_string(), value));
+    for setting in settings {
+        if let Absent::Instead(instead) = &setting.absent {
+            // systemd has one scale for both files, that of io.weight.
+            if let Ok(weight) = instead.value.parse() {
+                set("IOWeight", Value::u64(weight));
+            }
+            continue;
+        }
+        let value = setting.value.trim();
+        match setting.file.as_str() {
+            "cpu.max" => {
+                let (quota, period) = value.split_once(' ').unwrap_or((value, ""));
+                let period = period.trim().parse().ok().filter(|period| *period != 0);
+                if let Some(period) = period {
+                    set("CPUQuotaPeriodUSec", Value::u64(period));
+                }
+                if let Some(quota) = number(quota) {
+                    set(
+                        "CPUQuotaPerSecUSec",
+                        Value::u64(per_second(quota, period.unwrap_or(known.period_us))),
+                    );
+                }
+            }
+            // The weight 0 is systemd's word for idle, and without a weight of its own a cgroup is not.
+            "cpu.idle" if value == "1" => set("CPUWeight", Value::u64(0)),
+            "cpu.idle" if known.is_idle => set("CPUWeight", Value::u64(INFINITY)),
+            "cpuset.cpus" | "cpuset.mems" => {
+                if let Some(bits) = bits(value) {
+                    let is_cpus = setting.file == "cpuset.cpus";
+                    set(if is_cpus { "AllowedCPUs" } else { "AllowedMemoryNodes" }, Value::Bytes(bits));
+                }
+            }
+            file => {
+                if let Some((name, number)) = name(file).zip(number(value)) {
+                    set(name, Value::u64(number));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Files with one number.
+fn name(file: &str) -> Option<&'static str> {
+    Some(match file {
+        "cpu.weight" => "CPUWeight",
+        "io.weight" => "IOWeight",
+        "memory.high" => "MemoryHigh",
+        "memory.low" => "MemoryLow",
+        "memory.max" => "MemoryMax",
+        "memory.min" => "MemoryMin",
+        "memory.swap.max" => "MemorySwapMax",
+        "pids.max" => "TasksMax",
+        _ => return None,
+    })
+}
+
+fn number(text: &str) -> Option<u64> {
+    if text == "max" { Some(INFINITY) } else { text.parse().ok() }
+}
+
+/// Processor time a second, rounded up: systemd would round down, and a quota below the one that was asked for is worse.
+fn per_second(quota: u64, period: u64) -> u64 {
+    if quota == INFINITY {
+        return INFINITY;
+    }
+    let exact = quota.checked_mul(1_000_000).map(|scaled| scaled / period.max(1));
+    exact.and_then(|exact| exact.checked_next_multiple_of(QUOTA_STEP_US)).unwrap_or(INFINITY)
+}
+
+/// `0-2,7` as a set of bits, the lowest first.
+fn bits(list: &str) -> Option<Vec<u8>> {
+    let mut bits = Vec::new();
+    for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if last >= LIST_MAX {
+            return None;
+        }
+        for number in first..=last {
+            if bits.len() <= number / 8 {
+                bits.resize(number / 8 + 1, 0);
+            }
+            bits[number / 8] |= 1 << (number % 8);
+        }
+    }
+    Some(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::limits;
+    use crate::cgroup::limits::InForce;
+
+    fn of(json: &str, known: Known) -> Vec<(String, Value)> {
+        let resources = serde_json::from_str(json).unwrap();
+        of_settings(&limits::settings(&resources, &InForce::default()).unwrap(), known)
+    }
+
+    fn numbers(json: &str) -> Vec<(String, u64)> {
+        let number = |(name, value)| match value {
+            Value::Number(b't', number) => (name, number),
+            other => panic!("{name}: {other:?}"),
+        };
+        of(json, Known::default()).into_iter().map(number).collect()
+    }
+
+    fn expected(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {
+        pairs.iter().map(|(name, number)| (name.to_string(), *number)).collect()
+    }
+
+    #[test]
+    fn limits_are_properties() {
+        for (json, pairs) in [
+            (
+                r#"{"memory":{"limit":100,"swap":150,"reservation":50}}"#,
+                &[("MemorySwapMax", 50), ("MemoryMax", 100), ("MemoryLow", 50)][..],
+            ),
+            (
+                r#"{"memory":{"limit":-1},"pids":{"limit":-1}}"#,
+                &[("TasksMax", INFINITY), ("MemorySwapMax", INFINITY), ("MemoryMax", INFINITY)],
+            ),
+            (r#"{"pids":{"limit":20},"cpu":{"shares":1024}}"#, &[("TasksMax", 20), ("CPUWeight", 100)]),
+            (
+                r#"{"cpu":{"quota":50000,"period":200000}}"#,
+                &[("CPUQuotaPeriodUSec", 200_000), ("CPUQuotaPerSecUSec", 250_000)],
+            ),
+            (r#"{"cpu":{"quota":33333}}"#, &[("CPUQuotaPerSecUSec", 340_000)]),
+            (
+                r#"{"cpu":{"quota":-1,"period":200000}}"#,
+                &[("CPUQuotaPeriodUSec", 200_000), ("CPUQuotaPerSecUSec", INFINITY)],
+            ),
+            (r#"{"cpu":{"idle":1,"shares":1024}}"#, &[("CPUWeight", 0)]),
+            (r#"{"cpu":{"idle":0}}"#, &[]),
+            (r#"{"blockIO":{"weight":500}}"#, &[("IOWeight", 4950)]),
+            (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#, &[]),
+        ] {
+            assert_eq!(numbers(json), expected(pairs), "{json}");
+        }
+    }
+
+    #[test]
+    fn unified_has_the_last_word() {
+        let json = r#"{"memory":{"limit":100},"pids":{"limit":5},"cpu":{"quota":1000},
+            "unified":{"memory.max":"200","memory.high":"150","memory.min":"1","pids.max":" max ","cpu.max":"5000 50000",
+            "cpu.weight":"42","memory.low":"many","misc.max":"a 1"}}"#;
+        let pairs = [
+            ("TasksMax", 5),
+            ("MemoryMax", 100),
+            ("CPUQuotaPerSecUSec", 10_000),
+            ("CPUQuotaPeriodUSec", 50_000),
+            ("CPUQuotaPerSecUSec", 100_000),
+            ("CPUWeight", 42),
+            ("MemoryHigh", 150),
+            ("MemoryMax", 200),
+            ("MemoryMin", 1),
+            ("TasksMax", INFINITY),
+        ];
+        assert_eq!(numbers(json), expected(&pairs));
+    }
+
+    #[test]
+    fn what_is_in_force_counts() {
+        let known = Known::of("max 50000\n", "1\n");
+        assert_eq!(known, Known { period_us: 50_000, is_idle: true });
+        assert_eq!(Known::of("", ""), Known::default());
+        let quota = of(r#"{"cpu":{"quota":50000}}"#, known);
+        assert_eq!(quota, [("CPUQuotaPerSecUSec".to_string(), Value::u64(1_000_000))]);
+        assert_eq!(of(r#"{"cpu":{"idle":0}}"#, known), [("CPUWeight".to_string(), Value::u64(INFINITY))]);
+        assert_eq!(per_second(u64::MAX - 1, 1), INFINITY);
+    }
+
+    #[test]
+    fn lists_are_bits() {
+        for (list, expected) in [
+            ("0", Some(&[1][..])),
+            ("1-3,8", Some(&[0b1110, 1])),
+            ("0-2, 7", Some(&[0x87])),
+            ("16", Some(&[0, 0, 1])),
+            ("", Some(&[])),
+            ("x", None),
+            ("0-99999999999", None),
+            ("-1", None),
+        ] {
+            assert_eq!(bits(list).as_deref(), expected, "{list}");
+        }
+        let json = r#"{"cpu":{"cpus":"0-1","mems":"0"}}"#;
+        let list = |byte| Value::Bytes(vec![byte]);
+        let expected = [("AllowedCPUs".to_string(), list(3)), ("AllowedMemoryNodes".to_string(), list(1))];
+        assert_eq!(of(json, Known::default()), expected);
+    }
+}
