@@ -18,8 +18,8 @@ use crate::store::Store;
 use crate::topic::hooks;
 use crate::topic::intel_rdt;
 
-/// How long a killed process may take to be gone.
-const END_TIMEOUT_S: i64 = 10;
+/// How long a killed process may take to be gone: on a busy machine that is emulated, longer than one thinks.
+const END_TIMEOUT_S: i64 = 30;
 
 /// Deletes a container that has stopped.
 #[derive(Debug, clap::Args)]
