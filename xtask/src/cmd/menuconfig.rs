@@ -39,14 +39,13 @@ pub fn run(build: &Build, which: Configured) -> Result<()> {
         bail!("the menu did not start, or ended with an error; it needs a terminal");
     }
     let changes = before.changes_to(&Config::parse(&read()?));
-    remove_tree(&room)?;
     if changes.is_empty() {
         build.ui.say(name, "nothing was changed");
-        return Ok(());
+    } else {
+        let what = format!("changed; put what you want to keep into a fragment in {}:", folder.display());
+        build.ui.say(name, &what);
+        println!("{}", changes.join("\n"));
     }
-    build
-        .ui
-        .say(name, &format!("changed; put what you want to keep into a fragment in {}:", folder.display()));
-    println!("{}", changes.join("\n"));
-    Ok(())
+    // Last: a kernel's 80,000 files take a while to go.
+    remove_tree(&room)
 }
