@@ -127,8 +127,7 @@ pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
     // twice.
     for &suite in &plan.suites {
         let Some(ours) = results.get(&(suite, Runtime::Ours)).cloned() else { continue };
-        let own = results.get(&(suite, Runtime::of(suite))).cloned();
-        let Some(reference) = own.or_else(|| recorded(build, &ours).ok()) else { continue };
+        let Ok(reference) = own_reference(build, &results, &ours) else { continue };
         for name in judge::faulted(&ours, &reference, &known) {
             let Some(file) = chosen.iter().find(|file| file.suite == suite && file.name == name) else {
                 continue;
@@ -237,11 +236,10 @@ fn report(
     let mut complaints = Vec::new();
     for &suite in &plan.suites {
         let Some(ours) = results.get(&(suite, Runtime::Ours)) else { continue };
+        let others = plan.against.iter().filter(|&&runtime| runtime != Runtime::of(suite));
         let mut references: Vec<Results> =
-            plan.against.iter().filter_map(|&runtime| results.get(&(suite, runtime)).cloned()).collect();
-        // A suite's own runtime is what ours is measured by.
-        let own = references.iter().position(|reference| reference.runtime == suite.name());
-        match own.map(|index| Ok(references.remove(index))).unwrap_or_else(|| recorded(build, ours)) {
+            others.filter_map(|&runtime| results.get(&(suite, runtime)).cloned()).collect();
+        match own_reference(build, results, ours) {
             Ok(own) => references.insert(0, own),
             Err(error) => complaints.push(format!("suite {}: {error:#}", suite.name())),
         }
@@ -266,6 +264,18 @@ fn report(
     // As the boot tests count: a case that speaks against us is one that failed.
     println!("{passed} passed, {} failed", complaints.len());
     Ok(if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the runtime that the suite belongs to gave: ours is measured by that. Run just now, or else recorded.
+fn own_reference(
+    build: &Build,
+    results: &BTreeMap<(Suite, Runtime), Results>,
+    ours: &Results,
+) -> Result<Results> {
+    match results.get(&(ours.suite, Runtime::of(ours.suite))) {
+        Some(own) => Ok(own.clone()),
+        None => recorded(build, ours),
+    }
 }
 
 /// Where a suite's reference results are kept in the checkout.

@@ -79,7 +79,7 @@ fn inputs(build: &Build, stage: &'static str, unwinds: Unwinds) -> Result<Inputs
         .file("rust-toolchain.toml", &root.join("rust-toolchain.toml"))?
         .text("rustc", &build.host.version("rustc", "-vV")?)
         .text("linker", &build.host.version("ld", "--version")?)
-        .file("runtime/no-unwind.ld", &root.join(NO_UNWIND))?
+        .file(NO_UNWIND, &root.join(NO_UNWIND))?
         .text("flags", &flags(Path::new("ROOT"), Path::new("CARGO_HOME"), unwinds)))
 }
 

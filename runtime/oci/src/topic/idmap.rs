@@ -71,17 +71,10 @@ impl IdMap {
     ///
     /// # Errors
     /// EINVAL where the file system can't be idmapped.
-    pub fn apply(
-        &self,
-        mount: BorrowedFd<'_>,
-        user: Option<BorrowedFd<'_>>,
-        name: &str,
-    ) -> Result<(), Error> {
-        // Made for each that has a map.
-        let user = user.map_or(0, |fd| fd.as_raw_fd().unsigned_abs());
+    pub fn apply(&self, mount: BorrowedFd<'_>, user: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
         let change = MountAttributes {
             set: MOUNT_ATTR_IDMAP,
-            user_namespace: u64::from(user),
+            user_namespace: u64::from(user.as_raw_fd().unsigned_abs()),
             ..MountAttributes::default()
         };
         sys::mount::set_attributes(mount, &change, self.recursive).step("map the ids of the mount", name)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use rustix::process::Pid;
 
+use super::mounts;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::spec::Spec;
@@ -85,8 +86,7 @@ pub fn root() -> Result<PathBuf, Error> {
 }
 
 fn root_of(mountinfo: &str) -> Option<PathBuf> {
-    let line = mountinfo.lines().find(|line| line.contains(" - resctrl "))?;
-    line.split(' ').nth(4).map(PathBuf::from)
+    mounts::mounted(mountinfo).find(|mounted| mounted.kind == "resctrl").map(|mounted| mounted.place)
 }
 
 impl Group {

@@ -68,6 +68,8 @@ const ATTRIBUTES: [(&str, u64, bool); 18] = [
     ("nosymfollow", NOSYMFOLLOW, true),
     ("symfollow", NOSYMFOLLOW, false),
 ];
+/// How the error begins, in runc's words, where a mount can't be made.
+const MOUNTING: &str = "error during container init: error mounting";
 /// Options that say what holds anyway.
 const IGNORED: [&str; 5] = ["defaults", "async", "loud", "nomand", "norecursive"];
 /// Propagations, each also with an `r` in front (mount(2)).
@@ -306,15 +308,14 @@ impl MountPlan {
         cgroup: &CgroupView<'_>,
         source: Option<OwnedFd>,
     ) -> Result<Option<OwnedFd>, Error> {
-        let mounting = "error during container init: error mounting";
         let detached = match source {
             Some(source) => source,
-            None => self.detached(cgroup, self.covered_mode(root)).step(mounting, &self.name)?,
+            None => self.detached(cgroup, self.covered_mode(root)).step(MOUNTING, &self.name)?,
         };
         let target = match self.target(root, &detached) {
             Err(Errno::LOOP) if self.is_proc_or_sys() => {
                 return Err(Error::new(format!(
-                    "{mounting} {}: it must be mounted on ordinary directory, and there is a link",
+                    "{MOUNTING} {}: it must be mounted on ordinary directory, and there is a link",
                     self.name
                 )));
             }
@@ -324,15 +325,17 @@ impl MountPlan {
             copy_up::copy(target.as_fd(), detached.as_fd())
                 .step("tmpcopyup: copy what is at the mount point of", &self.name)?;
         }
-        let is_late = self.is_read_only_late();
-        let asked = Asked { set: self.asked.set & !if is_late { RDONLY } else { 0 }, ..self.asked };
+        let (is_late, mut asked) = (self.is_read_only_late(), self.asked);
+        if is_late {
+            asked.set &= !RDONLY;
+        }
         if !asked.is_empty() {
-            self.set_asked(detached.as_fd(), asked).step(mounting, &self.name)?;
+            self.set_asked(detached.as_fd(), asked).step(MOUNTING, &self.name)?;
         }
         if !self.recursive.is_empty() {
-            set_attributes(detached.as_fd(), &self.recursive.only(), true).step(mounting, &self.name)?;
+            set_attributes(detached.as_fd(), &self.recursive.only(), true).step(MOUNTING, &self.name)?;
         }
-        attach(&detached, &target).step(mounting, &self.name)?;
+        attach(&detached, &target).step(MOUNTING, &self.name)?;
         // Flags are attached to the mount's own root.
         for (propagation, recursive) in &self.propagation {
             let change = MountAttributes { propagation: *propagation, ..MountAttributes::default() };
@@ -367,7 +370,7 @@ impl MountPlan {
             Kind::Bind { source, recursive } => clone_tree(source, *recursive),
             _ => Err(Errno::INVAL),
         }
-        .step("error during container init: error mounting", &self.name)
+        .step(MOUNTING, &self.name)
     }
 
     /// How messages name it.
@@ -506,6 +509,29 @@ pub fn new_file_system(name: &str, source: &str, options: &[String]) -> Result<O
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// A line of mountinfo (proc_pid_mountinfo(5)).
+#[derive(Debug)]
+pub struct Mounted<'a> {
+    /// Which folder of the file system is shown.
+    pub root: &'a str,
+    /// Where.
+    pub place: PathBuf,
+    /// The file system's type.
+    pub kind: &'a str,
+}
+
+/// Reads the lines of a mountinfo; what is none is passed over.
+pub fn mounted(mountinfo: &str) -> impl Iterator<Item = Mounted<'_>> {
+    mountinfo.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ').skip(3);
+        let (root, place) = (fields.next()?, fields.next()?);
+        // A path with a space in it is told with \040.
+        let place = PathBuf::from(place.replace("\\040", " "));
+        Some(Mounted { root, place, kind: after.split(' ').next()? })
+    })
 }
 
 /// Puts a detached mount onto `target`.

@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::path::PathBuf;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -14,6 +13,7 @@ use rustix::mount::MountPropagationFlags;
 use rustix::mount::UnmountFlags;
 
 use super::mounts;
+use super::mounts::Mounted;
 use crate::report::Error;
 use crate::report::Fails;
 use sys::mount::MountAttributes;
@@ -100,7 +100,10 @@ fn take_away_full_views(rootfs: &Path, proc: BorrowedFd<'_>) -> Result<(), Error
         .map_err(std::io::Error::from)
         .and_then(|file| std::io::read_to_string(std::fs::File::from(file)))
         .step("read", "/proc/self/mountinfo")?;
-    for place in text.lines().filter_map(full_view).filter(|place| !place.starts_with(rootfs)) {
+    for Mounted { place, .. } in mounts::mounted(&text).filter(is_full_view) {
+        if place.starts_with(rootfs) {
+            continue;
+        }
         let name = place.display();
         match rustix::mount::mount_change(
             &place,
@@ -122,15 +125,9 @@ fn take_away_full_views(rootfs: &Path, proc: BorrowedFd<'_>) -> Result<(), Error
     Ok(())
 }
 
-/// Where a line of mountinfo (proc_pid_mountinfo(5)) says that a whole procfs or sysfs is mounted.
-fn full_view(line: &str) -> Option<PathBuf> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ').skip(3);
-    let (root, place) = (fields.next()?, fields.next()?);
-    let kind = after.split(' ').next()?;
-    let is_full = root == "/" && (kind == "proc" || kind == "sysfs");
-    // A path with a space in it is told with \040.
-    is_full.then(|| PathBuf::from(place.replace("\\040", " ")))
+/// Whether it is a whole procfs or sysfs.
+fn is_full_view(mounted: &Mounted<'_>) -> bool {
+    mounted.root == "/" && (mounted.kind == "proc" || mounted.kind == "sysfs")
 }
 
 /// Makes the root's mount read-only, and sets its final propagation.
@@ -156,7 +153,8 @@ mod tests {
     #[test]
     fn only_whole_views_of_procfs_and_sysfs_count() {
         let line = |root: &str, place: &str, kind: &str| {
-            full_view(&format!("22 1 0:21 {root} {place} rw,nosuid shared:5 - {kind} none rw"))
+            let line = format!("22 1 0:21 {root} {place} rw,nosuid shared:5 - {kind} none rw");
+            mounts::mounted(&line).find(is_full_view).map(|mounted| mounted.place)
         };
         assert_eq!(line("/", "/proc", "proc"), Some("/proc".into()));
         assert_eq!(line("/", "/a\\040b/sys", "sysfs"), Some("/a b/sys".into()));

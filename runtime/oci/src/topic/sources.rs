@@ -107,11 +107,12 @@ impl Opener {
                 done => done.step("listen to", "the container's process")?,
             }
             let index = u32::from_le_bytes(number) as usize;
-            let mount =
-                mounts.get(index).ok_or_else(|| Error::new("the container's process said nonsense"))?;
+            let nonsense = || Error::new("the container's process said nonsense");
+            let mount = mounts.get(index).ok_or_else(nonsense)?;
             let source = mount.detached_source()?;
             if let Some(idmap) = &mount.idmap {
-                idmap.apply(source.as_fd(), self.user_namespaces.of(index), mount.name())?;
+                let user = self.user_namespaces.of(index).ok_or_else(nonsense)?;
+                idmap.apply(source.as_fd(), user, mount.name())?;
             }
             self.channel.say(&Message::Source)?;
             console::send_fd(&self.channel.0, b"m", source.as_fd())?;

@@ -6,6 +6,7 @@
 
 use crate::cgroup::limits::Absent;
 use crate::cgroup::limits::Setting;
+use crate::topic::schedule::number_set;
 
 use super::wire::Value;
 
@@ -121,20 +122,11 @@ fn per_second(quota: u64, period: u64) -> u64 {
 
 /// `0-2,7` as a set of bits, the lowest first.
 fn bits(list: &str) -> Option<Vec<u8>> {
-    let mut bits = Vec::new();
-    for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if last >= LIST_MAX {
-            return None;
-        }
-        for number in first..=last {
-            if bits.len() <= number / 8 {
-                bits.resize(number / 8 + 1, 0);
-            }
-            bits[number / 8] |= 1 << (number % 8);
-        }
-    }
+    // The kernel passes over ranges that are empty.
+    let ranges: Vec<&str> = list.split(',').map(str::trim).filter(|range| !range.is_empty()).collect();
+    let words = number_set(&ranges.join(","), LIST_MAX).ok()?;
+    let mut bits: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+    bits.truncate(bits.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
     Some(bits)
 }
 
