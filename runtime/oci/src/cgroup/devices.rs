@@ -90,6 +90,8 @@ fn resolve_rule(field: &str, rule: &DeviceRule) -> Result<Rule, Error> {
             'r' => READ,
             'w' => WRITE,
             'm' => MKNOD,
+            // runc passes over a letter that it does not know. What it may have meant to deny is denied.
+            _ if !rule.allow => ALL,
             _ => {
                 let given = rule.access.as_deref().unwrap_or_default();
                 return Err(Error::spec(
@@ -308,6 +310,15 @@ mod tests {
         assert_eq!(compile(&[]), None);
         assert_eq!(compile(&rules(r#"[{"allow":false},{"allow":true,"type":"a","access":"rwm"}]"#)), None);
         assert!(compile(&rules(r#"[{"allow":true,"type":"a","access":"rw"}]"#)).is_some());
+    }
+
+    #[test]
+    fn a_denial_of_unknown_access_denies_all() {
+        let program = compile(&rules(
+            r#"[{"allow":true},{"allow":false,"type":"c","major":1,"minor":11,"access":"ra"}]"#,
+        ));
+        assert!(!allowed(&program, CHAR, READ, 1, 11) && !allowed(&program, CHAR, WRITE, 1, 11));
+        assert!(allowed(&program, CHAR, ALL, 1, 3));
     }
 
     #[test]
