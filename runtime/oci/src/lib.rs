@@ -18,14 +18,13 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::FromArgMatches;
 use clap::error::ContextKind;
 use clap::error::ErrorKind;
 
-use cli::Cli;
 use cli::Global;
 use cli::LogFormat;
-use cli::Verb;
+use launch::seal;
+use launch::seal::Seal;
 use report::Error;
 use report::Fails;
 use store::Store;
@@ -41,14 +40,15 @@ const FAILED: u8 = 1;
 
 /// Runs `runc ARGS...` and returns its exit code.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
-    let exec = argv
-        .iter()
-        .skip(1)
-        .find(|word| !word.as_encoded_bytes().starts_with(b"-"))
-        .is_some_and(|word| word == "exec");
-    let parsed = cli::command().try_get_matches_from(argv).and_then(|words| Cli::from_arg_matches(&words));
-    let cli = match parsed {
-        Ok(cli) => cli,
+    let verb = cli::verb_of(&argv);
+    let exec = verb == Some("exec");
+    // First: whatever is read before is read twice, and a pipe can be read only once.
+    let sealed = match verb {
+        Some("create" | "run" | "exec") => seal::ensure(),
+        _ => Ok(Seal::NotNeeded),
+    };
+    let (global, verb) = match cli::parse(argv) {
+        Ok(parsed) => parsed,
         Err(error) if error.kind() == ErrorKind::InvalidSubcommand => {
             let word = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
             drop(writeln!(std::io::stderr(), "No help topic for '{}'", word.unwrap_or_default()));
@@ -60,9 +60,12 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
             return if error.use_stderr() { failure(exec) } else { ExitCode::SUCCESS };
         }
     };
-    let exec = matches!(cli.verb, Verb::Exec(_));
     report::take_panics(failure_status(exec));
-    match prepare(&cli.global).and_then(|store| cli::run(&store, cli.verb)) {
+    let done = prepare(&global).and_then(|store| {
+        sealed?.log();
+        cli::run(&store, verb)
+    });
+    match done {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
             report::last_error(&error);

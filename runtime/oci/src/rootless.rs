@@ -22,7 +22,7 @@ pub struct Caller {
 impl Caller {
     /// Looks at this process.
     pub fn probe() -> Caller {
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let map = sys::kernel_file::read("/proc/self/uid_map").unwrap_or_default();
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         Caller {
             is_root: rustix::process::geteuid().is_root(),

@@ -22,6 +22,12 @@ use super::spec::Spec;
 
 /// An id is a folder's name, and part of others.
 const ID_BYTES_MAX: usize = 255;
+const RECORD: &str = "state.json";
+const CGROUP_LINK: &str = "cgroup";
+/// The fifo on which a container's process waits for `start`.
+pub const FIFO: &str = "exec.fifo";
+/// What a container's folder holds.
+pub const FILES: [&str; 3] = [RECORD, CGROUP_LINK, FIFO];
 
 /// All containers below one root.
 #[derive(Debug, Clone)]
@@ -36,7 +42,7 @@ pub struct Store {
 /// What is noted down of a container when it is made, and never changes after.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub struct Record<S = Spec> {
     /// Its id.
     pub id: String,
     /// Its first process, in the runtime's pid namespace.
@@ -49,8 +55,6 @@ pub struct Record {
     pub rootfs: PathBuf,
     /// RFC 3339, UTC, with nanoseconds.
     pub created: String,
-    /// Name of the user who made it.
-    pub owner: String,
     /// Its cgroup's folder; empty: it has none of its own, as a rootless container may.
     pub cgroup: PathBuf,
     /// The unit that has made it; empty: the runtime has.
@@ -60,7 +64,42 @@ pub struct Record {
     #[serde(default)]
     pub is_user_unit: bool,
     /// Its configuration, as it was then.
-    pub spec: Spec,
+    pub spec: S,
+}
+
+/// As much of a configuration as is told of a container.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outline {
+    oci_version: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// A configuration, whole or in part.
+pub trait Configuration: for<'a> Deserialize<'a> {
+    /// `ociVersion`
+    fn oci_version(&self) -> &str;
+    /// `annotations`
+    fn annotations(&self) -> &BTreeMap<String, String>;
+}
+
+impl Configuration for Spec {
+    fn oci_version(&self) -> &str {
+        &self.oci_version
+    }
+    fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
+}
+
+impl Configuration for Outline {
+    fn oci_version(&self) -> &str {
+        &self.oci_version
+    }
+    fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
 }
 
 /// Status of a container (runtime.md, "State"), and runc's paused.
@@ -103,7 +142,9 @@ pub struct State<'a> {
     created: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
-    owner: &'a str,
+    /// Who has made it; hooks are not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
 }
 
 impl Store {
@@ -112,14 +153,8 @@ impl Store {
         Store { root, rootless, systemd: false }
     }
 
-    /// The folder of all containers, made where it is missing.
-    ///
-    /// # Errors
-    /// mkdir(2)'s.
-    pub fn make_root(&self) -> Result<&Path, Error> {
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o700).recursive(true).create(&self.root).step("make", self.root.display())?;
-        Ok(&self.root)
+    fn make_root(&self) -> Result<(), Error> {
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.root).step("make", self.root.display())
     }
 
     /// Makes the folder of a new container; it is empty and nobody else's.
@@ -128,8 +163,16 @@ impl Store {
     /// An id that is none, or in use.
     pub fn claim(&self, id: &str) -> Result<PathBuf, Error> {
         check_id(id)?;
-        let folder = self.make_root()?.join(id);
-        match fs::DirBuilder::new().mode(0o700).create(&folder) {
+        let folder = self.root.join(id);
+        let make = || fs::DirBuilder::new().mode(0o700).create(&folder);
+        let made = match make() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.make_root()?;
+                make()
+            }
+            made => made,
+        };
+        match made {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 Err(Error::new(format!("container with given ID already exists: {id}")))
             }
@@ -159,8 +202,12 @@ impl Store {
     /// # Errors
     /// Its record can't be read.
     pub fn find(&self, id: &str) -> Result<Option<Container>, Error> {
+        self.look_up(id)
+    }
+
+    fn look_up<S: Configuration>(&self, id: &str) -> Result<Option<Container<S>>, Error> {
         let folder = self.folder(id)?;
-        let path = folder.join("state.json");
+        let path = folder.join(RECORD);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error)
@@ -183,7 +230,7 @@ impl Store {
     ///
     /// # Errors
     /// The folder can't be listed.
-    pub fn all(&self) -> Result<(Vec<Container>, Vec<Error>), Error> {
+    pub fn all(&self) -> Result<(Vec<Container<Outline>>, Vec<Error>), Error> {
         let mut ids: Vec<String> = match fs::read_dir(&self.root) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             entries => entries
@@ -195,7 +242,7 @@ impl Store {
         ids.sort();
         let (mut containers, mut errors) = (Vec::new(), Vec::new());
         for id in ids {
-            match self.find(&id) {
+            match self.look_up(&id) {
                 Ok(container) => containers.extend(container),
                 Err(error) => errors.push(error),
             }
@@ -225,9 +272,9 @@ pub fn check_id(id: &str) -> Result<(), Error> {
 
 /// A container that was made.
 #[derive(Debug)]
-pub struct Container {
+pub struct Container<S = Spec> {
     /// What is noted down of it.
-    pub record: Record,
+    pub record: Record<S>,
     /// Its state folder.
     pub folder: PathBuf,
 }
@@ -244,15 +291,23 @@ impl Container {
     /// # Errors
     /// The folder can't be written.
     pub fn save(&self) -> Result<(), Error> {
-        let path = self.folder.join("state.json");
+        let path = self.folder.join(RECORD);
         let text = spec::text(&path.display().to_string(), &self.record)?;
         let temporary = self.folder.join("state.json.new");
         fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path)).step("write", path.display())
     }
 
+    /// The state as hooks read it.
+    pub fn hook_state(&self, status: Status) -> Vec<u8> {
+        // A struct of strings and numbers always becomes JSON.
+        serde_json::to_vec(&self.state(status, None)).unwrap_or_default()
+    }
+}
+
+impl<S: Configuration> Container<S> {
     /// The fifo on which its process waits for `start`.
     pub fn fifo(&self) -> PathBuf {
-        self.folder.join("exec.fifo")
+        self.folder.join(FIFO)
     }
 
     /// Its first process, if that is still the same one.
@@ -280,26 +335,48 @@ impl Container {
         }
     }
 
+    /// Who has made it: the owner of its folder. Nobody, if it was deleted just now.
+    pub fn owner(&self, users: &Users) -> String {
+        rustix::fs::lstat(&self.folder).map_or_else(|_| String::new(), |facts| users.name(facts.st_uid))
+    }
+
     /// What is told of it, with `status`.
-    pub fn state(&self, status: Status) -> State<'_> {
+    pub fn state<'a>(&'a self, status: Status, owner: Option<&'a str>) -> State<'a> {
         let record = &self.record;
         State {
-            oci_version: &record.spec.oci_version,
+            oci_version: record.spec.oci_version(),
             id: &record.id,
             pid: if status == Status::Stopped { 0 } else { record.pid },
             status: status.to_string(),
             bundle: &record.bundle,
             rootfs: &record.rootfs,
             created: &record.created,
-            annotations: &record.spec.annotations,
-            owner: &record.owner,
+            annotations: record.spec.annotations(),
+            owner,
         }
     }
+}
 
-    /// The state as hooks read it.
-    pub fn hook_state(&self, status: Status) -> Vec<u8> {
-        // A struct of strings and numbers always becomes JSON.
-        serde_json::to_vec(&self.state(status)).unwrap_or_default()
+/// Names of users.
+#[derive(Debug, Default)]
+pub struct Users {
+    passwd: String,
+}
+
+impl Users {
+    /// Reads /etc/passwd; where there is none, users have numbers.
+    pub fn read() -> Users {
+        Users { passwd: fs::read_to_string("/etc/passwd").unwrap_or_default() }
+    }
+
+    /// A user's name, or its number where it has none.
+    pub fn name(&self, uid: u32) -> String {
+        let name = self.passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_string())
+        });
+        name.unwrap_or_else(|| uid.to_string())
     }
 }
 
@@ -320,7 +397,7 @@ pub struct ProcessStat {
 /// There is no such process, or it can't be looked at.
 pub fn process_stat(pid: i32) -> Result<ProcessStat, Error> {
     let path = format!("/proc/{pid}/stat");
-    let text = fs::read_to_string(&path).step("read", &path)?;
+    let text = sys::kernel_file::read(&path).step("read", &path)?;
     parse_stat(&text).ok_or_else(|| Error::new(format!("{path}: it is not as proc_pid_stat(5) has it")))
 }
 
@@ -340,13 +417,13 @@ pub fn parse_stat(text: &str) -> Option<ProcessStat> {
 /// # Errors
 /// symlink(2)'s.
 pub fn note_cgroup(folder: &Path, cgroup: &Path) -> Result<(), Error> {
-    let link = folder.join("cgroup");
+    let link = folder.join(CGROUP_LINK);
     rustix::fs::symlink(cgroup, &link).step("make", link.display())
 }
 
 /// The cgroup that was noted down in a container's state folder, if it came to that.
 pub fn noted_cgroup(folder: &Path) -> Option<PathBuf> {
-    fs::read_link(folder.join("cgroup")).ok()
+    fs::read_link(folder.join(CGROUP_LINK)).ok()
 }
 
 /// Makes the fifo on which a container's process waits for `start`.
@@ -415,6 +492,13 @@ mod tests {
         let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1 1";
         assert_eq!(parse_stat(text), Some(ProcessStat { state: b'S', terminal: 0, start_time: 4711 }));
         assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn users_have_names_or_numbers() {
+        let users =
+            Users { passwd: "root:x:0:0:root:/root:/bin/sh\nbroken\nme:x:1000:1000::/:\n".to_string() };
+        assert_eq!([0, 1000, 7].map(|uid| users.name(uid)), ["root", "me", "7"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Must never: hold policy; a caller's mistake must not become undefined behaviour.
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
 pub mod bpf;
+pub mod kernel_file;
 pub mod landlock;
 pub mod mount;
 pub mod process;

@@ -50,7 +50,7 @@ pub fn reset() {
 
 /// The signals that this process ignores, a bit each (proc_pid_status(5), SigIgn); all where that can't be read.
 fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = super::kernel_file::read("/proc/self/status").unwrap_or_default();
     let field = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     field.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
 }

@@ -160,9 +160,8 @@ pub fn cargo_offline(build: &Build) -> &'static [&'static str] {
 fn flags(root: &Path, cargo_home: &Path, unwinds: Unwinds) -> String {
     let mut flags = vec![
         "-Ctarget-feature=+crt-static".to_owned(),
-        "-Crelocation-model=pie".to_owned(),
-        // A static-pie relocates itself at each start: a bit a pointer instead of 24 bytes (67 kB of the program).
-        "-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned(),
+        // At a fixed address, with nothing to relocate: docs/decisions/0014-fixed-address.md has what that is worth.
+        "-Crelocation-model=static".to_owned(),
         format!("--remap-path-prefix={}=coracle", root.display()),
         format!("--remap-path-prefix={}=cargo", cargo_home.display()),
     ];

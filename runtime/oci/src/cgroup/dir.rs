@@ -32,17 +32,7 @@ pub(super) fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(
 
 /// Reads a whole file.
 pub(super) fn read_at(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = rustix::fs::openat(dir, file, flags, Mode::empty())?;
-    let mut bytes = Vec::with_capacity(4096);
-    loop {
-        bytes.reserve(4096);
-        if rustix::io::retry_on_intr(|| rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)))?
-            == 0
-        {
-            return String::from_utf8(bytes).map_err(|_| Errno::INVAL);
-        }
-    }
+    sys::kernel_file::read_at(dir, file, OFlags::NOFOLLOW)
 }
 
 /// The processes of one cgroup; one that is gone has none.

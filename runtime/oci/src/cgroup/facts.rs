@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::systemd::Manager;
 use crate::report::Error;
+use crate::report::Fails;
 
 /// Where systemd and everyone else mounts cgroups.
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -47,9 +48,7 @@ impl Facts {
                  or mount cgroup2 there"
             )));
         };
-        let read = |path: &Path| {
-            std::fs::read_to_string(path).map_err(|error| Error::new(format!("{}: {error}", path.display())))
-        };
+        let read = |path: &Path| sys::kernel_file::read(path).step("read", path.display());
         let controllers = read(&Path::new(mount).join("cgroup.controllers"))?;
         let own = read(Path::new("/proc/self/cgroup"))?;
         Ok(Facts {

@@ -90,7 +90,7 @@ impl Cgroup {
     /// The process is gone; its cgroup can't be opened.
     pub fn of_process(pid: Pid) -> Result<Cgroup, Error> {
         let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
-        let text = std::fs::read_to_string(&file).step("read", &file)?;
+        let text = sys::kernel_file::read(&file).step("read", &file)?;
         let own = facts::own_path(&text).unwrap_or("/").trim_start_matches('/');
         let path = Facts::probe()?.mount.join(own);
         Cgroup::open(&path)?.ok_or_else(|| Error::new(format!("cgroup {} is gone", path.display())))
@@ -122,7 +122,7 @@ impl Cgroup {
     pub fn delegate(&self, owner: rustix::fs::Uid) -> Result<(), Error> {
         let fail = |errno| failed("hand to a user", &self.path, errno);
         rustix::fs::fchown(&self.dir, Some(owner), None).map_err(fail)?;
-        let files = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let files = sys::kernel_file::read("/sys/kernel/cgroup/delegate");
         let files = files.unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_string());
         for file in files.lines() {
             match rustix::fs::chownat(&self.dir, file, Some(owner), None, AtFlags::SYMLINK_NOFOLLOW) {
@@ -383,6 +383,10 @@ impl Cgroup {
 /// # Errors
 /// Processes are left in it. That it is gone already is no error.
 pub fn destroy(path: &Path, unit: Option<&Unit>) -> Result<(), Error> {
+    // Most often nothing is in it any more.
+    if unit.is_none() && matches!(rustix::fs::rmdir(path), Ok(()) | Err(Errno::NOENT)) {
+        return Ok(());
+    }
     let cgroup = Cgroup::open(path)?;
     cgroup.as_ref().map_or(Ok(()), Cgroup::kill_all)?;
     if let Some(unit) = unit {

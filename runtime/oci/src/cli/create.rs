@@ -10,7 +10,6 @@ use crate::launch::parent;
 use crate::launch::parent::Created;
 use crate::launch::parent::Options;
 use crate::launch::relay;
-use crate::launch::seal;
 use crate::plan::Plan;
 use crate::report;
 use crate::report::Error;
@@ -140,8 +139,6 @@ impl Create {
     /// Whatever failed; nothing is left then.
     pub fn run(&self, store: &Store) -> Result<(), Error> {
         store.folder(&self.common.id)?;
-        // First: whatever is read before is read twice.
-        seal::ensure(store.make_root()?)?;
         let (mut plan, spec) = self.common.plan(store)?;
         check_terminal(plan.process.terminal, true, self.common.console_socket.as_deref())?;
         let created = parent::create(store, &mut plan, spec, &self.common.options(false)?);
@@ -157,7 +154,6 @@ impl Run {
     /// Whatever failed; nothing is left then.
     pub fn run(&self, store: &Store) -> Result<i32, Error> {
         store.folder(&self.common.id)?;
-        seal::ensure(store.make_root()?)?;
         let (mut plan, spec) = self.common.plan(store)?;
         check_terminal(plan.process.terminal, self.detach, self.common.console_socket.as_deref())?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };

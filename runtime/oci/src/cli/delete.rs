@@ -62,16 +62,18 @@ impl Delete {
 
 /// Kills the container's process and waits until it is gone.
 fn end(container: &Container) -> Result<(), Error> {
-    let Some(pid) = container.process() else { return Ok(()) };
+    let Some(pid) = rustix::process::Pid::from_raw(container.record.pid) else { return Ok(()) };
     let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    // The pid may be another's by now; from here on it can't become one.
+    if container.process().is_none() {
+        return Ok(());
+    }
     // A frozen process takes the signal only when it is thawed; cgroup v2 lets KILL through, older kernels may not.
     if let Some(cgroup) = Cgroup::open(&container.record.cgroup)? {
         cgroup.thaw()?;
     }
-    if container.process().is_some() {
-        // It may end in this instant by itself.
-        let _ = sys::signal::send(pid, libc::SIGKILL);
-    }
+    // It may end in this instant by itself.
+    let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     let timeout = rustix::event::Timespec { tv_sec: END_TIMEOUT_S, tv_nsec: 0 };
     let ended = rustix::event::poll(&mut fds, Some(&timeout)).step("wait for", "the container's process")?;
@@ -114,6 +116,13 @@ fn clear(folder: &Path) -> Result<(), Error> {
 }
 
 fn remove_folder(folder: &Path) -> Result<(), Error> {
+    // What is in it by rights, so that it need not be listed; what can't be removed is met again below.
+    for name in store::FILES {
+        let _ = rustix::fs::unlink(folder.join(name));
+    }
+    if rustix::fs::rmdir(folder).is_ok() {
+        return Ok(());
+    }
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).step("remove", folder.display())

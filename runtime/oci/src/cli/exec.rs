@@ -10,7 +10,6 @@ use crate::launch::exec::Place;
 use crate::launch::exec::Started;
 use crate::launch::parent;
 use crate::launch::relay;
-use crate::launch::seal;
 use crate::report::Error;
 use crate::spec;
 use crate::spec::Process;
@@ -98,8 +97,6 @@ impl Exec {
             }
             _ => {}
         }
-        // First: whatever is read before is read twice, and a pipe can be read only once.
-        seal::ensure(&container.folder)?;
         let wanted = self.wanted(&container)?;
         let mut plan = process::plan(&wanted)?;
         plan.hand_on_sockets(activation::sockets());

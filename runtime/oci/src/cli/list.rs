@@ -9,8 +9,10 @@ use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::store::Container;
+use crate::store::Outline;
 use crate::store::Status;
 use crate::store::Store;
+use crate::store::Users;
 
 /// Lists containers.
 #[derive(Debug, clap::Args)]
@@ -53,20 +55,23 @@ impl List {
     }
 }
 
-fn json(containers: &[Container]) -> Result<String, Error> {
+fn json(containers: &[Container<Outline>]) -> Result<String, Error> {
     if containers.is_empty() {
         // As runc.
         return Ok("null\n".to_string());
     }
-    let states: Vec<_> = containers.iter().map(|container| container.state(container.status())).collect();
+    let owners = owners(containers);
+    let both = containers.iter().zip(&owners);
+    let states: Vec<_> =
+        both.map(|(container, owner)| container.state(container.status(), Some(owner))).collect();
     serde_json::to_string(&states).map(|text| text + "\n").map_err(|error| Error::new(error.to_string()))
 }
 
 /// runc's columns: each at least 12 wide, three spaces between.
-fn table(containers: &[Container]) -> String {
+fn table(containers: &[Container<Outline>]) -> String {
     let mut rows: Vec<[String; 6]> =
         vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_string)];
-    for container in containers {
+    for (container, owner) in containers.iter().zip(owners(containers)) {
         let (record, status) = (&container.record, container.status());
         let pid = if status == Status::Stopped { 0 } else { record.pid };
         rows.push([
@@ -75,10 +80,15 @@ fn table(containers: &[Container]) -> String {
             status.to_string(),
             record.bundle.display().to_string(),
             record.created.clone(),
-            record.owner.clone(),
+            owner,
         ]);
     }
     columns(&rows)
+}
+
+fn owners(containers: &[Container<Outline>]) -> Vec<String> {
+    let users = Users::read();
+    containers.iter().map(|container| container.owner(&users)).collect()
 }
 
 /// Lines up all columns but the last.
@@ -106,7 +116,8 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 /// # Errors
 /// Standard output can't be written.
 pub fn show_state(container: &Container) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(&container.state(container.status()));
+    let owner = container.owner(&Users::read());
+    let text = serde_json::to_string_pretty(&container.state(container.status(), Some(&owner)));
     let text = text.map_err(|error| Error::new(error.to_string()))? + "\n";
     std::io::stdout().write_all(text.as_bytes()).step("write", "standard output")
 }

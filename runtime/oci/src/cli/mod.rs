@@ -15,10 +15,12 @@ pub mod ps;
 pub mod spec;
 pub mod update;
 
+use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
-use clap::CommandFactory;
-use clap::Parser;
+use clap::Args;
+use clap::FromArgMatches;
 use clap::Subcommand;
 use clap::ValueEnum;
 
@@ -27,18 +29,6 @@ use super::report::Error;
 use super::store::Container;
 use super::store::Status;
 use super::store::Store;
-
-/// Open Container Initiative runtime: runs containers by its specification.
-#[derive(Debug, Parser)]
-#[command(name = "runc", disable_version_flag = true, subcommand_required = true)]
-pub struct Cli {
-    /// Options for every command.
-    #[command(flatten)]
-    pub global: Global,
-    /// The command.
-    #[command(subcommand)]
-    pub verb: Verb,
-}
 
 /// Options for every command.
 #[derive(Debug, clap::Args)]
@@ -72,62 +62,117 @@ pub enum LogFormat {
     Json,
 }
 
-/// The commands.
+/// A command with its arguments.
 #[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "VERBS says what each does")]
 pub enum Verb {
-    /// Create a container; `start` runs its program
     Create(create::Create),
-    /// Create a container and run its program
     Run(create::Run),
-    /// Run the program of a created container
     Start(Id),
-    /// Print the state of a container as JSON
     State(Id),
-    /// Run another program in a running container
     Exec(Box<exec::Exec>),
-    /// List containers
     List(list::List),
-    /// Send a signal to a container, TERM if none is named
     Kill(kill::Kill),
-    /// Delete a container that has stopped
     Delete(delete::Delete),
-    /// List the processes of a container
     Ps(ps::Ps),
-    /// Write a new config.json
     Spec(spec::SpecArgs),
-    /// Freeze all processes of a container
     Pause(Id),
-    /// Let the processes of a paused container go on
     Resume(Id),
-    /// Change limits of a container
     Update(Box<update::Update>),
-    /// Print what this runtime knows, as JSON
     Features,
-    /// Save a running container: not supported yet
     Checkpoint(checkpoint::Unread),
-    /// Bring a saved container back: not supported yet
     Restore(checkpoint::Unread),
-    /// Show what a container uses, and out-of-memory kills
     Events(events::Events),
 }
 
+/// Adds the arguments of a command to it.
+type Arguments = fn(clap::Command) -> clap::Command;
+
+/// The commands, in the order of the help page: name, its line there, arguments.
+const VERBS: [(&str, &str, Arguments); 17] = [
+    ("create", "Create a container; `start` runs its program", arguments::<create::Create>),
+    ("run", "Create a container and run its program", arguments::<create::Run>),
+    ("start", "Run the program of a created container", arguments::<Id>),
+    ("state", "Print the state of a container as JSON", arguments::<Id>),
+    ("exec", "Run another program in a running container", arguments::<exec::Exec>),
+    ("list", "List containers", arguments::<list::List>),
+    ("kill", "Send a signal to a container, TERM if none is named", arguments::<kill::Kill>),
+    ("delete", "Delete a container that has stopped", arguments::<delete::Delete>),
+    ("ps", "List the processes of a container", arguments::<ps::Ps>),
+    ("spec", "Write a new config.json", arguments::<spec::SpecArgs>),
+    ("pause", "Freeze all processes of a container", arguments::<Id>),
+    ("resume", "Let the processes of a paused container go on", arguments::<Id>),
+    ("update", "Change limits of a container", arguments::<update::Update>),
+    ("features", "Print what this runtime knows, as JSON", with_help),
+    ("checkpoint", "Save a running container: not supported yet", arguments::<checkpoint::Unread>),
+    ("restore", "Bring a saved container back: not supported yet", arguments::<checkpoint::Unread>),
+    ("events", "Show what a container uses, and out-of-memory kills", arguments::<events::Events>),
+];
+
 /// The command line, whose help pages have the headings of runc's: callers look for them.
 pub fn command() -> clap::Command {
-    const REST: &str = "{about}\n\nUSAGE:\n   {usage}\n\n{all-args}";
+    VERBS.into_iter().fold(without_verbs(), with_verb)
+}
+
+fn with_verb(
+    command: clap::Command,
+    (name, about, arguments): (&'static str, &'static str, Arguments),
+) -> clap::Command {
+    command.subcommand(arguments(clap::Command::new(name).about(about)))
+}
+
+fn without_verbs() -> clap::Command {
+    const ABOUT: &str = "Open Container Initiative runtime: runs containers by its specification";
     // Callers read its lines by their order. The image's manifest names the commit; the program must not differ by it.
     let version = env!("CARGO_PKG_VERSION");
     let version =
         format!("version {version} (coracle)\ncommit: coracle-{version}\nspec: {}", super::SPEC_VERSION);
     let flag = clap::Arg::new("version").short('v').long("version").action(clap::ArgAction::Version);
-    Cli::command()
-        // clap keeps it as long as the program runs, and is asked once.
-        .version(&*version.leak())
-        .arg(flag.help("Print the version"))
-        .help_template(format!("NAME:\n   runc - {REST}"))
-        .mut_subcommands(|verb| {
-            let name = format!("NAME:\n   runc {} - {REST}", verb.get_name());
-            verb.help_template(name)
-        })
+    let command = clap::Command::new("runc").disable_version_flag(true).subcommand_required(true);
+    // clap keeps the version as long as the program runs, and is asked once.
+    let command = with_help(Global::augment_args(command)).about(ABOUT).version(&*version.leak());
+    command.arg(flag.help("Print the version")).arg_required_else_help(true)
+}
+
+/// A command with the arguments of `A`, whose own description is not for users.
+fn arguments<A: clap::Args>(verb: clap::Command) -> clap::Command {
+    let about = verb.get_about().cloned().unwrap_or_default();
+    with_help(A::augment_args(verb)).about(about)
+}
+
+fn with_help(command: clap::Command) -> clap::Command {
+    let name = match command.get_name() {
+        "runc" => "runc".to_string(),
+        verb => format!("runc {verb}"),
+    };
+    command.help_template(format!("NAME:\n   {name} - {{about}}\n\nUSAGE:\n   {{usage}}\n\n{{all-args}}"))
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// clap's, which print themselves; help is one of them.
+pub fn parse(argv: Vec<OsString>) -> Result<(Global, Verb), clap::Error> {
+    // To make the arguments of all commands takes longer than all the rest of a start.
+    let called = verb_of(&argv).and_then(|verb| VERBS.into_iter().find(|(name, ..)| *name == verb));
+    let command = called.map_or_else(command, |verb| with_verb(without_verbs(), verb));
+    // Never dropped: to free its many parts one by one is time for nothing.
+    let mut command = ManuallyDrop::new(command);
+    let words = command.try_get_matches_from_mut(argv)?;
+    Ok((Global::from_arg_matches(&words)?, Verb::from_arg_matches(&words)?))
+}
+
+/// The command that the words name, found without reading them all.
+pub fn verb_of(argv: &[OsString]) -> Option<&str> {
+    const WITH_VALUE: [&str; 4] = ["--log", "--log-format", "--root", "--rootless"];
+    let mut words = argv.iter().skip(1).map(|word| word.to_str());
+    loop {
+        match words.next()? {
+            Some(word) if WITH_VALUE.contains(&word) => drop(words.next()),
+            Some(word) if word.starts_with('-') => {}
+            word => return word,
+        }
+    }
 }
 
 /// A container's name.
@@ -200,5 +245,49 @@ fn resume(container: &Container) -> Result<(), Error> {
     match container.status() {
         Status::Paused => cgroup_of(container)?.thaw(),
         _ => Err(Error::new("container not paused")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_those_that_are_known_with_all_their_arguments() {
+        let known = Verb::augment_subcommands(clap::Command::new("runc"));
+        let mut made = command();
+        made.build();
+        let shape = |verb: &clap::Command| {
+            let ids = verb.get_arguments().map(|argument| argument.get_id().to_string());
+            (verb.get_name().to_string(), ids.filter(|id| id != "help").collect::<Vec<_>>())
+        };
+        let made: Vec<_> =
+            made.get_subcommands().filter(|verb| verb.get_name() != "help").map(shape).collect();
+        assert_eq!(made, known.get_subcommands().map(shape).collect::<Vec<_>>());
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_is_found_behind_the_options_for_all() {
+        let of = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            verb_of(&words).map(str::to_string)
+        };
+        assert_eq!(of("runc run x").as_deref(), Some("run"));
+        assert_eq!(
+            of("runc --debug --root exec --log=/run --log-format json state x").as_deref(),
+            Some("state")
+        );
+        assert_eq!(of("runc --root"), None);
+    }
+
+    #[test]
+    fn a_command_line_is_read() {
+        let words = ["runc", "--root", "/r", "exec", "-t", "x", "sh", "-c", "exit"].map(OsString::from);
+        let (global, verb) = parse(words.to_vec()).unwrap();
+        assert_eq!(global.root, Some(PathBuf::from("/r")));
+        assert!(matches!(verb, Verb::Exec(_)));
+        let error = parse(vec!["runc".into(), "walk".into()]).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::InvalidSubcommand);
     }
 }

@@ -60,13 +60,14 @@ pub fn start(
     preserve_fds: u32,
 ) -> Result<Started, Error> {
     let record = &container.record;
-    let init = container.process().ok_or_else(|| Error::new("cannot exec in a stopped container"))?;
-    let init_fd = rustix::process::pidfd_open(init, PidfdFlags::empty())
-        .step("open the container's process", record.pid)?;
+    let stopped = || Error::new("cannot exec in a stopped container");
+    let init = Pid::from_raw(record.pid).ok_or_else(stopped)?;
+    let init_fd = match rustix::process::pidfd_open(init, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Err(stopped()),
+        opened => opened.step("open the container's process", record.pid)?,
+    };
     // The pid could have been reused before it was opened.
-    if container.process().is_none() {
-        return Err(Error::new("cannot exec in a stopped container"));
-    }
+    container.process().ok_or_else(stopped)?;
     labels::check_host(&process.labels, "")?;
     let conditions = conditions::plan(&record.spec)?;
     let socket = console_socket.map(console::connect).transpose()?;

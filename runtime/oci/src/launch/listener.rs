@@ -53,7 +53,7 @@ pub fn hand_on(
         fds: ["seccompFd"],
         pid: pid.as_raw_nonzero().get(),
         metadata,
-        state: container.state(status),
+        state: container.state(status, None),
     };
     let text = spec::text("the container process state", &state)?;
     // Listeners take it with one recvmsg(2), the fd and all of the text; only what is longer than the socket's buffer comes

@@ -125,7 +125,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
         // Nothing can be done about what can't be removed; `delete --force` tries again.
         move || drop(std::fs::remove_dir_all(folder))
     });
-    let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join("exec.fifo"))?) };
+    let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join(store::FIFO))?) };
     let cgroup = match &plan.cgroup.scope {
         None => make_cgroup(plan, &folder, store.rootless, &mut undo)?,
         // systemd makes none without a process.
@@ -291,12 +291,6 @@ fn make_cgroup(plan: &Plan, folder: &Path, rootless: bool, undo: &mut Undo) -> R
     if was_there {
         store::note_cgroup(folder, &path)?;
     }
-    if cgroup.is_frozen()? {
-        return Err(Error::new(format!(
-            "cgroup {}: it is frozen; a container in it could not start",
-            path.display()
-        )));
-    }
     Ok(Some(cgroup))
 }
 
@@ -391,7 +385,6 @@ fn record(plan: &Plan, spec: Spec, cgroup: Option<&Cgroup>) -> Record {
         bundle: plan.bundle.clone(),
         rootfs: plan.rootfs.clone(),
         created: store::now(),
-        owner: owner(),
         // In a scope the process will be, in another cgroup it is already.
         cgroup: match (unit, cgroup) {
             (Some(_), _) => plan.cgroup.path(),
@@ -402,18 +395,6 @@ fn record(plan: &Plan, spec: Spec, cgroup: Option<&Cgroup>) -> Record {
         is_user_unit: unit.is_some_and(|unit| unit.is_user),
         spec,
     }
-}
-
-/// The user's name, or its number where /etc/passwd does not know it.
-fn owner() -> String {
-    let uid = rustix::process::getuid().as_raw();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_string())
-    });
-    name.unwrap_or_else(|| uid.to_string())
 }
 
 fn send_pidfd(socket: &UnixStream, pidfd: &OwnedFd) -> Result<(), Error> {

@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -71,12 +70,8 @@ fn check_maps(plan: &Plan, inherited: &Inherited) -> Result<(), Error> {
         if wanted.is_empty() {
             continue;
         }
-        let map = rustix::fs::openat(&inherited.proc, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let mut text = String::new();
-        map.map(std::fs::File::from)
-            .map_err(std::io::Error::from)
-            .and_then(|mut file| std::io::Read::read_to_string(&mut file, &mut text))
-            .step("read /proc", file)?;
+        let text =
+            sys::kernel_file::read_at(&inherited.proc, file, OFlags::empty()).step("read /proc", file)?;
         if ranges(&text) != ranges(wanted) {
             return Err(Error::spec(
                 field,
@@ -119,7 +114,7 @@ pub fn receive(usher: Pid, channel: &mut Channel) -> Result<(Pid, OwnedFd), Erro
 /// The pid that a pidfd stands for (proc_pid_fdinfo(5)).
 fn pid_of(pidfd: &OwnedFd) -> Result<Pid, Error> {
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let text = std::fs::read_to_string(&path).step("read", &path)?;
+    let text = sys::kernel_file::read(&path).step("read", &path)?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     pid.and_then(Pid::from_raw).ok_or_else(|| Error::new(format!("{path}: the container's process is gone")))
 }

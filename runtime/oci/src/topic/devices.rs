@@ -34,6 +34,8 @@ pub struct Node {
     gid: u32,
 }
 
+const DEV: &str = "/dev";
+
 /// Default Devices of config-linux.md: name, major, minor.
 const DEFAULTS: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -55,7 +57,7 @@ pub fn plan(devices: &[Device]) -> Result<Vec<Node>, Error> {
     let mut nodes: Vec<Node> = DEFAULTS
         .iter()
         .map(|(name, major, minor)| Node {
-            path: Path::new("/dev").join(name),
+            path: Path::new(DEV).join(name),
             kind: FileType::CharacterDevice,
             major: *major,
             minor: *minor,
@@ -118,13 +120,13 @@ pub fn default_rules() -> Vec<DeviceRule> {
 /// # Errors
 /// Each names the node.
 pub fn apply(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Error> {
+    let dev =
+        inside::make(root, Path::new(DEV), Make::Folder, Mode::from_raw_mode(0o755)).step("open", DEV)?;
     // Nodes have the modes that they are to have.
     let umask = rustix::process::umask(Mode::empty());
-    let made = make_nodes(nodes, root, bind);
+    let made = make_nodes(nodes, root, dev.as_fd(), bind);
     rustix::process::umask(umask);
     made?;
-    let dev = inside::make(root, Path::new("/dev"), Make::Folder, Mode::from_raw_mode(0o755))
-        .step("open", "/dev")?;
     for (name, target) in LINKS {
         match rustix::fs::symlinkat(target, &dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -134,10 +136,10 @@ pub fn apply(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Err
     Ok(())
 }
 
-fn make_nodes(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Error> {
+fn make_nodes(nodes: &[Node], root: BorrowedFd<'_>, dev: BorrowedFd<'_>, bind: bool) -> Result<(), Error> {
     for node in nodes {
         let name = node.path.display();
-        let made = if bind { Err(Errno::PERM) } else { make_node(node, root) };
+        let made = if bind { Err(Errno::PERM) } else { make_node(node, root, dev) };
         match made {
             // Root of the runtime's own user namespace, which no plan knows of, may make none either.
             Err(Errno::PERM) => bind_node(node, root).step("bind the device", name)?,
@@ -147,16 +149,21 @@ fn make_nodes(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Er
     Ok(())
 }
 
-fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<(), Errno> {
+fn make_node(node: &Node, root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<(), Errno> {
     let (Some(parent), Some(name)) = (node.path.parent(), node.path.file_name()) else {
         return Err(Errno::INVAL);
     };
-    let parent = inside::make(root, parent, Make::Folder, Mode::from_raw_mode(0o755))?;
+    let elsewhere = if parent == Path::new(DEV) {
+        None
+    } else {
+        Some(inside::make(root, parent, Make::Folder, Mode::from_raw_mode(0o755))?)
+    };
+    let parent = elsewhere.as_ref().map_or(dev, AsFd::as_fd);
     let device = rustix::fs::makedev(node.major, node.minor);
-    match rustix::fs::mknodat(&parent, name, node.kind, Mode::from_raw_mode(node.mode), device) {
+    match rustix::fs::mknodat(parent, name, node.kind, Mode::from_raw_mode(node.mode), device) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
-            return is_that(node, &rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?);
+            return is_that(node, &rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?);
         }
         Err(errno) => return Err(errno),
     }
@@ -164,7 +171,7 @@ fn make_node(node: &Node, root: BorrowedFd<'_>) -> Result<(), Errno> {
         return Ok(());
     }
     let (uid, gid) = (rustix::fs::Uid::from_raw(node.uid), rustix::fs::Gid::from_raw(node.gid));
-    rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// A node that the root brings counts only if it is the same device.

@@ -75,7 +75,7 @@ fn combined(l3_cache: &str, mem_bw: &str) -> String {
 /// # Errors
 /// Nowhere.
 pub fn root() -> Result<PathBuf, Error> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").step("read", "/proc/self/mountinfo")?;
+    let text = sys::kernel_file::read("/proc/self/mountinfo").step("read", "/proc/self/mountinfo")?;
     root_of(&text).ok_or_else(|| {
         Error::spec(
             "linux.intelRdt",

@@ -34,8 +34,7 @@ pub fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Error> {
             } else {
                 // One for all folders: hundreds of containers with a dozen masks each would be thousands of them.
                 let options = ["nr_blocks=1".into(), "nr_inodes=1".into()];
-                let mount = mounts::new_file_system("tmpfs", "tmpfs", &options);
-                let mount = mount.and_then(|mount| read_only(mount, false)).step("mask", path)?;
+                let mount = mounts::new_file_system("tmpfs", "tmpfs", &options, RDONLY).step("mask", path)?;
                 mounts::attach(&mount, &target).step("mask", path)?;
                 empty = Some(mount);
                 continue;
@@ -64,7 +63,7 @@ pub fn protect(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), Error> {
             | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH;
         let mount = rustix::mount::open_tree(target.as_fd(), c"", flags);
         mount
-            .and_then(|mount| read_only(mount, true))
+            .and_then(read_only)
             .and_then(|mount| mounts::attach(&mount, &target))
             .step("make read-only", path)?;
     }
@@ -79,8 +78,8 @@ fn open(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Error> {
     }
 }
 
-fn read_only(mount: OwnedFd, recursive: bool) -> Result<OwnedFd, Errno> {
-    set_attributes(mount.as_fd(), &MountAttributes { set: RDONLY, ..MountAttributes::default() }, recursive)?;
+fn read_only(mount: OwnedFd) -> Result<OwnedFd, Errno> {
+    set_attributes(mount.as_fd(), &MountAttributes { set: RDONLY, ..MountAttributes::default() }, true)?;
     Ok(mount)
 }
 

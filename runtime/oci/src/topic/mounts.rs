@@ -308,11 +308,15 @@ impl MountPlan {
         cgroup: &CgroupView<'_>,
         source: Option<OwnedFd>,
     ) -> Result<Option<OwnedFd>, Error> {
-        let detached = match source {
-            Some(source) => source,
-            None => self.detached(cgroup, self.covered_mode(root)).step(MOUNTING, &self.name)?,
+        let (is_late, mut asked) = (self.is_read_only_late(), self.asked);
+        if is_late {
+            asked.set &= !RDONLY;
+        }
+        let Detached { mount: detached, is_new } = match source {
+            Some(source) => Detached { mount: source, is_new: false },
+            None => self.detached(cgroup, self.covered_mode(root), asked).step(MOUNTING, &self.name)?,
         };
-        let target = match self.target(root, &detached) {
+        let target = match self.target(root, &detached, is_new) {
             Err(Errno::LOOP) if self.is_proc_or_sys() => {
                 return Err(Error::new(format!(
                     "{MOUNTING} {}: it must be mounted on ordinary directory, and there is a link",
@@ -325,11 +329,7 @@ impl MountPlan {
             copy_up::copy(target.as_fd(), detached.as_fd())
                 .step("tmpcopyup: copy what is at the mount point of", &self.name)?;
         }
-        let (is_late, mut asked) = (self.is_read_only_late(), self.asked);
-        if is_late {
-            asked.set &= !RDONLY;
-        }
-        if !asked.is_empty() {
+        if !is_new && !asked.is_empty() {
             self.set_asked(detached.as_fd(), asked).step(MOUNTING, &self.name)?;
         }
         if !self.recursive.is_empty() {
@@ -393,41 +393,54 @@ impl MountPlan {
         matches!(&self.kind, Kind::FileSystem { options, .. } if options.iter().any(|option| option.starts_with("mode=")))
     }
 
-    /// The mount with its file system's options, not yet in any tree.
-    fn detached(&self, cgroup: &CgroupView<'_>, mode: Option<Mode>) -> Result<OwnedFd, Errno> {
-        let mount = match &self.kind {
-            Kind::Bind { source, recursive } => clone_tree(source, *recursive)?,
+    /// The mount with its file system's options, not yet in any tree. What is `asked` of its attributes a new one has.
+    fn detached(&self, cgroup: &CgroupView<'_>, mode: Option<Mode>, asked: Asked) -> Result<Detached, Errno> {
+        let attributes = if asked.is_empty() { 0 } else { asked.whole().set };
+        let new = |name: &str, source: &str, options: &[String]| {
+            new_file_system(name, source, options, attributes).map(|mount| Detached { mount, is_new: true })
+        };
+        let old = |path: &Path, recursive| {
+            clone_tree(path, recursive).map(|mount| Detached { mount, is_new: false })
+        };
+        match &self.kind {
+            Kind::Bind { source, recursive } => old(source, *recursive),
             Kind::Cgroup => match cgroup {
-                CgroupView::Namespace => match new_file_system("cgroup2", "cgroup", &[]) {
+                CgroupView::Namespace => match new("cgroup2", "cgroup", &[]) {
                     // In a user namespace that does not own the cgroup namespace.
-                    Err(Errno::PERM | Errno::BUSY) => clone_tree(Path::new("/sys/fs/cgroup"), true)?,
-                    done => done?,
+                    Err(Errno::PERM | Errno::BUSY) => old(Path::new("/sys/fs/cgroup"), true),
+                    done => done,
                 },
-                CgroupView::Folder(path) => clone_tree(path, false)?,
+                CgroupView::Folder(path) => old(path, false),
             },
             Kind::FileSystem { name, source, options } => {
                 let mode = mode.map(|mode| format!("mode={:o}", mode.as_raw_mode()));
                 let options: Vec<String> = options.iter().cloned().chain(mode).collect();
-                match new_file_system(name, source, &options) {
+                match new(name, source, &options) {
                     // A user namespace without its own network may not mount a new sysfs; runc binds the host's.
-                    Err(Errno::PERM) if name == "sysfs" => clone_tree(Path::new("/sys"), true)?,
-                    done => done?,
+                    Err(Errno::PERM) if name == "sysfs" => old(Path::new("/sys"), true),
+                    done => done,
                 }
             }
-        };
-        Ok(mount)
+        }
     }
 
-    fn target(&self, root: BorrowedFd<'_>, mount: &OwnedFd) -> Result<OwnedFd, Errno> {
-        let what = if inside::is_folder(mount)? { Make::Folder } else { Make::File };
+    /// `is_new`: a file system that was made just now, whose root is a folder.
+    fn target(&self, root: BorrowedFd<'_>, mount: &OwnedFd, is_new: bool) -> Result<OwnedFd, Errno> {
+        let what = if is_new || inside::is_folder(mount)? { Make::Folder } else { Make::File };
         let mode = Mode::from_raw_mode(if what == Make::Folder { 0o755 } else { 0o644 });
-        let target = inside::make(root, &self.destination, what, mode)?;
-        if self.is_proc_or_sys() {
-            // A link there would put the real one where nobody masks it (CVE-2019-19921, CVE-2023-27561).
-            let relative = self.destination.strip_prefix("/").unwrap_or(&self.destination);
-            return inside::open_without_links(root, relative, OFlags::PATH | OFlags::DIRECTORY);
+        if !self.is_proc_or_sys() {
+            return inside::make(root, &self.destination, what, mode);
         }
-        Ok(target)
+        // A link there would put the real one where nobody masks it (CVE-2019-19921, CVE-2023-27561).
+        let relative = self.destination.strip_prefix("/").unwrap_or(&self.destination);
+        let open = || inside::open_without_links(root, relative, OFlags::PATH | OFlags::DIRECTORY);
+        match open() {
+            Err(Errno::NOENT) => {
+                inside::make(root, &self.destination, what, mode)?;
+                open()
+            }
+            done => done,
+        }
     }
 
     fn is_proc_or_sys(&self) -> bool {
@@ -438,6 +451,13 @@ impl MountPlan {
     pub fn is_bind(&self) -> bool {
         matches!(self.kind, Kind::Bind { .. })
     }
+}
+
+/// A mount in no tree.
+struct Detached {
+    mount: OwnedFd,
+    /// Whether it is a new file system's, with all attributes that were asked for.
+    is_new: bool,
 }
 
 /// What the container sees of the cgroup tree.
@@ -492,11 +512,16 @@ pub fn clone_tree(source: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(rustix::fs::CWD, source, flags)
 }
 
-/// A new instance of a file system, in no tree.
+/// A new instance of a file system, in no tree; `attributes` are MOUNT_ATTR_* bits.
 ///
 /// # Errors
 /// fsopen(2)'s, fsconfig(2)'s and fsmount(2)'s.
-pub fn new_file_system(name: &str, source: &str, options: &[String]) -> Result<OwnedFd, Errno> {
+pub fn new_file_system(
+    name: &str,
+    source: &str,
+    options: &[String],
+    attributes: u64,
+) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     if !source.is_empty() {
         rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
@@ -508,7 +533,8 @@ pub fn new_file_system(name: &str, source: &str, options: &[String]) -> Result<O
         }
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
-    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).map_err(|_| Errno::INVAL)?);
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// A line of mountinfo (proc_pid_mountinfo(5)).

@@ -43,7 +43,10 @@ pub fn prepare(rootfs: &Path, propagation: Option<(u64, bool)>) -> Result<OwnedF
     set_attributes(mount.as_fd(), &private, true).step("mount the root", name)?;
     let target = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let target = target.step("open the root", name)?;
-    make_parent_private(rootfs)?;
+    // What the change of all mounts to slave or private has left to do.
+    if !recursive || bit == libc::MS_SHARED {
+        make_parent_private(rootfs)?;
+    }
     mounts::attach(&mount, &target).step("mount the root", name)?;
     Ok(mount)
 }
@@ -95,10 +98,7 @@ pub fn move_root(root: &OwnedFd, rootfs: &Path, proc: BorrowedFd<'_>) -> Result<
 /// the kernel lets a user namespace inside mount another whole one, without our masks (mount_too_revealing in
 /// fs/namespace.c). So none is left.
 fn take_away_full_views(rootfs: &Path, proc: BorrowedFd<'_>) -> Result<(), Error> {
-    let file = rustix::fs::openat(proc, "self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let text = file
-        .map_err(std::io::Error::from)
-        .and_then(|file| std::io::read_to_string(std::fs::File::from(file)))
+    let text = sys::kernel_file::read_at(proc, "self/mountinfo", OFlags::empty())
         .step("read", "/proc/self/mountinfo")?;
     for Mounted { place, .. } in mounts::mounted(&text).filter(is_full_view) {
         if place.starts_with(rootfs) {

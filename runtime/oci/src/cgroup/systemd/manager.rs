@@ -34,7 +34,7 @@ impl Manager {
             let property = Bus::connect(true)?.manager_property("ControlGroup");
             property.map_err(|failure| failure.on("find", "the cgroup of the user's systemd"))?
         } else {
-            let text = std::fs::read_to_string("/proc/1/cgroup").step("read", "/proc/1/cgroup")?;
+            let text = sys::kernel_file::read("/proc/1/cgroup").step("read", "/proc/1/cgroup")?;
             // systemd has moved itself there, out of its slices' way.
             let own = own_path(&text).unwrap_or("/");
             own.strip_suffix("/init.scope").unwrap_or(own).to_string()
