@@ -403,6 +403,46 @@ fn a_listener_may_hear_the_calls_of_the_handshake() {
 
 #[test]
 #[ignore = "runs in the VM"]
+fn readiness_is_handed_on_to_the_service_manager() {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixDatagram;
+    let address = "/tmp/service-manager";
+    let manager = UnixDatagram::bind(address).unwrap();
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let hear = || {
+        let mut message = [0; 64];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    for (id, verbs) in [("ready-run", vec!["run -d"]), ("ready-start", vec!["create", "start"])] {
+        let container = bundle(id, "stat -c %i $NOTIFY_SOCKET > /dev/shm/socket; sleep 1000", json!({}));
+        let (last, first) = verbs.split_last().unwrap();
+        let runc = |verb: &str| {
+            let null = std::process::Stdio::null;
+            let mut command = Command::new("runc");
+            command.args(verb.split(' ')).arg(id).env("NOTIFY_SOCKET", address);
+            command.current_dir(&container.folder).stdin(null()).stdout(null()).spawn().unwrap()
+        };
+        for verb in first {
+            assert!(runc(verb).wait().unwrap().success());
+        }
+        let mut starting = runc(last);
+        // The program runs; whoever started it waits for its word.
+        let seen =
+            sh(&format!("until runc exec {id} cat /dev/shm/socket 2> /dev/null | grep .; do sleep 1; done"));
+        let socket = format!("/run/runc/{id}/notify/notify.sock");
+        assert_eq!(seen, std::fs::metadata(&socket).unwrap().ino().to_string());
+        assert_eq!(starting.try_wait().unwrap(), None);
+        UnixDatagram::unbound().unwrap().send_to(b"STATUS=up\nREADY=1", &socket).unwrap();
+        let pid = sh(&format!("runc state {id} | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p'"));
+        assert_eq!([hear(), hear(), hear()], ["READY=1\n", &format!("MAINPID={pid}\n"), "BARRIER=1"]);
+        assert!(starting.wait().unwrap().success());
+    }
+    std::fs::remove_file(address).unwrap();
+}
+
+#[test]
+#[ignore = "runs in the VM"]
 fn network_devices_move_with_their_addresses() {
     sh("ip link add nd0 type dummy; ip link add nd1 type dummy; ip addr add 169.254.169.13/32 dev nd0; \
         ip addr add fd00::7/64 dev nd0");

@@ -1,11 +1,17 @@
 //! `runc create`, `run` and `start`. In: a bundle and an id. Out: a container that waits, or runs, or has run.
 //! Must never: start anything before the whole configuration is checked.
 
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
+use rustix::process::Pid;
+use rustix::process::PidfdFlags;
+
 use crate::cgroup::Facts;
 use crate::cgroup::systemd::Manager;
+use crate::launch::notify;
 use crate::launch::parent;
 use crate::launch::parent::Created;
 use crate::launch::parent::Options;
@@ -88,7 +94,10 @@ impl Common {
             )));
         }
         let bundle = std::fs::canonicalize(&self.bundle).step("open the bundle", self.bundle.display())?;
-        let spec: Spec = spec::load(&bundle.join("config.json"))?;
+        let mut spec: Spec = spec::load(&bundle.join("config.json"))?;
+        if notify::manager().is_some() {
+            notify::offer(&mut spec, &store.folder(&self.id)?);
+        }
         let mut facts = Facts::probe()?;
         if store.systemd {
             facts.manager = Some(Manager::find(store.rootless)?);
@@ -111,6 +120,7 @@ impl Common {
             no_new_keyring: self.no_new_keyring,
             preserve_fds: activation::sockets() + self.preserve_fds,
             starts_at_once,
+            service_manager: notify::manager(),
         })
     }
 }
@@ -161,16 +171,26 @@ impl Run {
             sys::process::set_child_subreaper(true).step("become", "a subreaper")?;
         }
         let created = parent::create(store, &mut plan, spec, &self.common.options(true)?);
-        let Created { container, pid, pidfd, master, undo } =
+        let Created { container, pid, pidfd, master, notify, undo } =
             created.map_err(|error| failed("run", &error))?;
         poststart(&container)?;
         undo.keep();
-        let Some(signals) = signals else { return Ok(0) };
-        let status = relay::run(pid, &pidfd, &signals, master.as_ref());
+        let Some(signals) = signals else {
+            await_readiness(notify, pid, pidfd.as_fd());
+            return Ok(0);
+        };
+        let status = relay::run(pid, &pidfd, &signals, master.as_ref(), notify);
         if !self.keep {
             delete::destroy(&container)?;
         }
         status
+    }
+}
+
+/// The program runs, whatever comes of it.
+fn await_readiness(notify: Option<notify::Socket>, pid: Pid, pidfd: BorrowedFd<'_>) {
+    if let Some(Err(error)) = notify.map(|socket| socket.wait(pid, pidfd)) {
+        report::warn(&error.to_string());
     }
 }
 
@@ -192,6 +212,11 @@ pub fn start(container: &Container) -> Result<(), Error> {
             return Err(Error::new("cannot start an already running container"));
         }
     }
+    let notify =
+        notify::manager().map(|manager| notify::Socket::bind(&container.folder, &manager)).transpose()?;
+    let pid = container.process().filter(|_| notify.is_some());
+    let process =
+        pid.and_then(|pid| Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?)));
     let path = container.fifo();
     use rustix::fs::OFlags;
     // The process holds it open: without a reader it is dead, and this must not wait for one.
@@ -204,7 +229,11 @@ pub fn start(container: &Container) -> Result<(), Error> {
     // Removed first: of two `start`s at once only one writes.
     std::fs::remove_file(&path).map_err(|_| Error::new("cannot start an already running container"))?;
     rustix::io::write(&fifo, b"0").step("write", path.display())?;
-    poststart(container)
+    poststart(container)?;
+    if let Some((pid, pidfd)) = &process {
+        await_readiness(notify, *pid, pidfd.as_fd());
+    }
+    Ok(())
 }
 
 /// runc ends the container when such a hook fails.

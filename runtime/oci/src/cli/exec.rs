@@ -118,7 +118,7 @@ impl Exec {
         undo.keep();
         match signals {
             None => Ok(0),
-            Some(signals) => relay::run(pid, &pidfd, &signals, master.as_ref()),
+            Some(signals) => relay::run(pid, &pidfd, &signals, master.as_ref(), None),
         }
     }
 

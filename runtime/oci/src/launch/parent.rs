@@ -3,6 +3,7 @@
 //! Must never: run a program of the container.
 
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -20,6 +21,7 @@ use super::channel::Message;
 use super::init;
 use super::init::Inherited;
 use super::listener;
+use super::notify;
 use super::usher;
 use crate::cgroup;
 use crate::cgroup::Cgroup;
@@ -64,6 +66,8 @@ pub struct Options {
     pub preserve_fds: u32,
     /// Whether the program starts at once instead of waiting for `start`.
     pub starts_at_once: bool,
+    /// The socket of the caller's service manager.
+    pub service_manager: Option<OsString>,
 }
 
 /// A container that is created.
@@ -77,6 +81,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// Its terminal's master, when it has one and no socket took it.
     pub master: Option<OwnedFd>,
+    /// Where its program says that it is ready, if it starts at once.
+    pub notify: Option<notify::Socket>,
     /// Takes everything back, should a step after this one fail.
     pub undo: Undo,
 }
@@ -126,6 +132,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
         move || drop(std::fs::remove_dir_all(folder))
     });
     let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join(store::FIFO))?) };
+    let notify = offer_notification(&folder, options)?;
     let cgroup = match &plan.cgroup.scope {
         None => make_cgroup(plan, &folder, store.rootless, &mut undo)?,
         // systemd makes none without a process.
@@ -182,7 +189,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
     }
-    Ok(Created { container, pid, pidfd, master, undo })
+    Ok(Created { container, pid, pidfd, master, notify, undo })
 }
 
 /// The container's process, as `serve` needs it.
@@ -255,6 +262,12 @@ fn died(container: &Container) -> Error {
         "it was killed"
     };
     Error::new(format!("unable to start container process: {cause}"))
+}
+
+fn offer_notification(folder: &Path, options: &Options) -> Result<Option<notify::Socket>, Error> {
+    let Some(manager) = &options.service_manager else { return Ok(None) };
+    notify::make_folder(folder)?;
+    options.starts_at_once.then(|| notify::Socket::bind(folder, manager)).transpose()
 }
 
 fn make_fifo(path: &Path) -> Result<OwnedFd, Error> {

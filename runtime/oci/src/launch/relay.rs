@@ -13,6 +13,8 @@ use rustix::termios::OptionalActions;
 use rustix::termios::OutputModes;
 use rustix::termios::Termios;
 
+use super::notify;
+use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
 
@@ -56,7 +58,13 @@ pub fn signals() -> Result<OwnedFd, Error> {
 ///
 /// # Errors
 /// poll(2)'s and waitid(2)'s.
-pub fn run(pid: Pid, pidfd: &OwnedFd, signals: &OwnedFd, master: Option<&OwnedFd>) -> Result<i32, Error> {
+pub fn run(
+    pid: Pid,
+    pidfd: &OwnedFd,
+    signals: &OwnedFd,
+    master: Option<&OwnedFd>,
+    mut notify: Option<notify::Socket>,
+) -> Result<i32, Error> {
     let _raw = master.and_then(|_| Raw::new());
     if let Some(master) = master {
         copy_size(master);
@@ -78,6 +86,8 @@ pub fn run(pid: Pid, pidfd: &OwnedFd, signals: &OwnedFd, master: Option<&OwnedFd
                 fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
             }
         }
+        let said_at = fds.len();
+        fds.extend(notify.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
         match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).step("wait for", "the container's process"),
@@ -88,16 +98,25 @@ pub fn run(pid: Pid, pidfd: &OwnedFd, signals: &OwnedFd, master: Option<&OwnedFd
             hand_on(signal, pid, master);
         }
         if let Some(master) = master.filter(|_| output_open) {
-            let event = events.get(2).copied().unwrap_or(PollFlags::empty());
+            let event = events[..said_at].get(2).copied().unwrap_or(PollFlags::empty());
             if event.intersects(PollFlags::OUT) {
                 to_guest.flush(master);
             }
             if event.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
                 output_open = show(master)?;
             }
-            if events.get(3).is_some_and(|event| !event.is_empty()) {
+            if events[..said_at].get(3).is_some_and(|event| !event.is_empty()) {
                 input_open = to_guest.read(stdin);
                 to_guest.flush(master);
+            }
+        }
+        let said = events.get(said_at).is_some_and(|event| !event.is_empty());
+        if let Some(socket) = notify.take_if(|_| said) {
+            match socket.hear(pid) {
+                Ok(true) => {}
+                Ok(false) => notify = Some(socket),
+                // The program runs all the same.
+                Err(error) => report::warn(&error.to_string()),
             }
         }
         if !events[0].is_empty() {
