@@ -38,9 +38,10 @@ pub fn name(what: &str, who: &str) -> String {
     format!("{what}: {who}")
 }
 
-/// A runtime with a state folder of its own: both others use runc's by default.
+/// A runtime with a state folder of its own: both others use runc's by default. Ours as the image has it.
 pub fn program(runtime: Runtime) -> String {
-    format!("{} --root /run/bench/{}", runtime.program(), runtime.name())
+    let program = if runtime == Runtime::Ours { "/suites/sealed/runc" } else { runtime.program() };
+    format!("{program} --root /run/bench/{}", runtime.name())
 }
 
 /// A command that makes a container of `bundle`; `verb` has its options.
