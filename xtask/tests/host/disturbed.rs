@@ -121,12 +121,12 @@ fn kill(child: &mut Child) {
 #[test]
 fn killed_at_any_stage_and_run_again_it_makes_the_same_image() {
     let expected = undisturbed();
-    let checkout = Checkout::new();
     for (stage, _) in STAGES {
+        let checkout = Checkout::new();
         kill_in(&checkout, stage);
+        checkout.run(&["iso"]).said(0, &[]);
+        assert_eq!(dist(&checkout), expected, "killed in {stage}");
+        let unfinished = |path: &PathBuf| path.to_string_lossy().contains("unfinished");
+        assert!(!checkout.files_in_cache("built").iter().any(unfinished), "killed in {stage}");
     }
-    checkout.run(&["iso"]).said(0, &[]);
-    assert_eq!(dist(&checkout), expected);
-    let unfinished = |path: &PathBuf| path.to_string_lossy().contains("unfinished");
-    assert!(!checkout.files_in_cache("built").iter().any(unfinished));
 }

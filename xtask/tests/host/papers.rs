@@ -88,7 +88,13 @@ fn what_sources_gathers_builds_the_same_image_without_a_network() {
     fs::create_dir_all(checkout.root()).unwrap();
     let archive = out.join("coracle.tar.gz");
     assert!(run("tar", &["-xzf", archive.to_str().unwrap()], &checkout.root(), b""));
-    checkout.run(&["--offline", "iso"]).said(1, &["leaves nothing to try"]);
+    checkout.run(&["--offline", "iso"]).said(
+        1,
+        &[
+            "source linux 1 is not in the cache, and --offline",
+            "source busybox 1 is not in the cache, and --offline",
+        ],
+    );
     checkout.run(&["--offline", "--mirror", path, "iso"]).said(0, &[]);
     let again = dist(&checkout);
     let different: Vec<&String> = first.keys().filter(|name| first.get(*name) != again.get(*name)).collect();
