@@ -62,12 +62,18 @@ pub struct Linked {
 }
 
 /// Programs whose version can change what comes out, with the word that makes them say it.
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 13] = [
     ("gcc", "--version"),
     ("ld", "--version"),
     ("make", "--version"),
     ("flex", "--version"),
     ("bison", "--version"),
+    // They write tables of the kernel; mawk knows only this word, and gawk knows it too.
+    ("awk", "-Wversion"),
+    ("bc", "--version"),
+    ("perl", "--version"),
+    // Packs the kernel.
+    ("zstd", "--version"),
     ("rustc", "--version"),
     ("grub-mkimage", "--version"),
     ("xorriso", "-version"),
@@ -116,9 +122,33 @@ impl<'a> Materials<'a> {
     }
 }
 
-/// The tools and their versions.
+/// Headers that are compiled in, each with the definition that tells its version.
+const HEADERS: [(&str, &str, &str); 2] = [
+    ("the kernel's user-space headers", "/usr/include/linux/version.h", "LINUX_VERSION_CODE"),
+    // objtool, which rewrites the kernel's objects, is linked with its library.
+    ("libelf's headers", "/usr/include/elfutils/version.h", "_ELFUTILS_VERSION"),
+];
+
+/// The tools, the C libraries and the headers, with their versions.
 pub fn tools(build: &Build) -> Result<BTreeMap<&'static str, String>> {
-    TOOLS.into_iter().map(|(program, word)| Ok((program, build.host.version(program, word)?))).collect()
+    let programs = TOOLS.map(|(program, word)| Ok((program, build.host.version(program, word)?)));
+    let mut tools: BTreeMap<&'static str, String> = programs.into_iter().collect::<Result<_>>()?;
+    tools.insert("glibc", build.host.version("ldd", "--version")?);
+    tools.insert("musl", crate::stage::musl::version());
+    for (name, path, word) in HEADERS {
+        // Another distribution may keep it elsewhere; that is a difference too, and so it is said.
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        tools.insert(name, defined(&text, word).unwrap_or("unknown").to_owned());
+    }
+    Ok(tools)
+}
+
+/// What a C header defines `word` as.
+fn defined<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let mut words = line.strip_prefix("#define")?.split_whitespace();
+        (words.next() == Some(word)).then(|| words.next())?
+    })
 }
 
 /// The crates that the runtime stage listed, with their hashes from Cargo.lock.
@@ -232,6 +262,12 @@ pub mod tests {
         let materials = real();
         let serde = materials.crates.iter().find(|part| part.name == "serde").unwrap();
         assert_eq!((serde.sha256.len(), serde.licence.as_str()), (64, "MIT OR Apache-2.0"));
+    }
+
+    #[test]
+    fn a_header_tells_its_version() {
+        let text = "#ifndef _V_H\n#define _V_H\t1\n#define _V\t188\n#define _V_MORE 2\n";
+        assert_eq!((defined(text, "_V"), defined(text, "_W")), (Some("188"), None));
     }
 
     #[test]

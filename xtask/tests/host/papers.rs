@@ -55,6 +55,13 @@ fn every_file_of_dist_is_in_the_hashes_and_the_provenance_names_it() {
     for subject in subjects {
         assert_eq!(subject["digest"]["sha256"], listed[subject["name"].as_str().unwrap()]);
     }
+    let manifest: serde_json::Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    // All that bytes come from or through, and no version unsaid.
+    for tool in
+        ["gcc", "ld", "zstd", "awk", "musl", "glibc", "the kernel's user-space headers", "xorriso", "mformat"]
+    {
+        assert!(manifest["tools"][tool].as_str().is_some_and(|version| !version.is_empty()), "{tool}");
+    }
     let terms = String::from_utf8(files["licences.txt"].clone()).unwrap();
     for name in ["linux", "busybox", "tini", "iproute2"] {
         assert_eq!(terms.matches(&format!("The terms of {name}.")).count(), 1, "{terms}");
