@@ -37,7 +37,7 @@ const FAT_OVERHEAD_SECTORS: u64 = 64;
 
 /// Makes the image.
 pub fn run(build: &Build, kernel: &Kernel, initramfs: &Initramfs) -> Result<Iso> {
-    let mut inputs = Inputs::new("iso", 2)
+    let mut inputs = Inputs::new("iso", 3)
         .artifact("kernel", &kernel.image)
         .artifact("initramfs", &initramfs.archive)
         .tree("grub", &build.layout.grub())?
@@ -78,9 +78,10 @@ pub fn run(build: &Build, kernel: &Kernel, initramfs: &Initramfs) -> Result<Iso>
         let (date, guid) = (volume_date(build.sources.epoch), &identity[..32]);
         let all_dates = format!("={}", build.sources.epoch);
         let out = shop.out.join("coracle.iso");
+        // Without 300 kB of padding: for drives that read ahead over the end of a disc burnt track at once.
         shop.log.run(cmd!(
             shell,
-            "xorriso -as mkisofs -quiet -o {out} -V CORACLE -R
+            "xorriso -as mkisofs -quiet -o {out} -V CORACLE -R -no-pad
              --modification-date={date} --set_all_file_dates {all_dates} --gpt_disk_guid {guid}
              --grub2-mbr /usr/lib/grub/i386-pc/boot_hybrid.img
              -b boot/grub/eltorito.img -no-emul-boot -boot-load-size 4 -boot-info-table --grub2-boot-info
