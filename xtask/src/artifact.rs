@@ -21,13 +21,15 @@ pub struct Artifact {
     pub key: String,
 }
 
-/// The kernel: bzImage and the configuration it was built with.
+/// The kernel: bzImage, the configuration it was built with, and what is in it.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// `bzImage`.
     pub image: Artifact,
     /// The final `.config`.
     pub config: Artifact,
+    /// `folders.json`: bytes by folder of the source.
+    pub folders: Artifact,
 }
 
 /// The static BusyBox, and its applet paths (one a line, relative to `/`, as `busybox.links` has them).

@@ -38,6 +38,10 @@ pub struct Global {
     /// How many jobs compilers may run at once [default: the cores]
     #[arg(short, long, global = true, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+    /// Build the kernel in a tree that is kept: an edit of a fragment compiles only what it touches. For work on this
+    /// machine; the result enters the cache when `verify` has made it again from nothing
+    #[arg(long, global = true)]
+    pub incremental: bool,
     /// Say why each stage is skipped or run
     #[arg(short, long, global = true)]
     pub verbose: bool,
@@ -60,10 +64,13 @@ pub enum Verb {
     Fetch,
     /// Build the Linux kernel from the fragments in kernel-config/
     ///
-    /// When: after editing a fragment, to see whether every symbol can be had.
+    /// When: after editing a fragment, to see whether every symbol can be had. --hardening shows how the configuration
+    /// stands to recommended settings, beside those of distributions.
     ///
     /// Example: cargo xtask kernel -v
-    Kernel,
+    /// Example: cargo xtask kernel --hardening
+    #[command(verbatim_doc_comment)]
+    Kernel(KernelArgs),
     /// Build the static BusyBox
     ///
     /// When: after editing its configuration.
@@ -207,6 +214,14 @@ pub struct ImageArgs {
     /// Put the OCI bundle DIR (config.json and root file system) into the image as /containers/NAME; repeatable
     #[arg(long = "bundle", value_name = "NAME=DIR", value_parser = bundle)]
     pub bundles: Vec<BundleArg>,
+}
+
+/// Options of `kernel`.
+#[derive(Debug, Args)]
+pub struct KernelArgs {
+    /// Print recommended settings, ours and distributions' values, and the reasons of waivers
+    #[arg(long)]
+    pub hardening: bool,
 }
 
 /// Options of `iso`.
@@ -380,6 +395,9 @@ pub struct BenchArgs {
     /// Compare with an earlier result
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
+    /// Of `build`: the kernel too, without cache and after an edit of a fragment, which takes a kernel's time in each round
+    #[arg(long)]
+    pub kernel: bool,
 }
 
 /// What can be measured.

@@ -21,6 +21,8 @@ pub struct Build {
     pub host: Host,
     /// Where sources may come from.
     pub fetch: FetchOptions,
+    /// Whether the kernel is built in a tree that is kept.
+    pub incremental: bool,
     /// How many jobs a compiler may run at once.
     pub jobs: NonZeroUsize,
     /// Says what goes on.

@@ -32,6 +32,10 @@ impl Layout {
     pub fn kernel_config(&self) -> PathBuf {
         self.root.join("kernel-config")
     }
+    /// The settings that the kernel's configuration is judged by; beside them, what distributions have of these.
+    pub fn recommendations(&self) -> PathBuf {
+        self.root.join("xtask/hardening/recommendations.toml")
+    }
     /// BusyBox's configuration fragments.
     pub fn busybox_config(&self) -> PathBuf {
         self.root.join("xtask/busybox-config")
@@ -55,6 +59,10 @@ impl Layout {
     /// The results: the one place that a user looks into.
     pub fn dist(&self) -> PathBuf {
         self.root.join("dist")
+    }
+    /// A tree that is kept between builds of a stage, and what was made in it: never a part of the cache.
+    pub fn kept(&self, stage: &str) -> PathBuf {
+        self.notes().join("kept").join(stage)
     }
     /// Cargo's target folder, for what only this checkout needs.
     pub fn target(&self) -> PathBuf {

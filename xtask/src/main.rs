@@ -8,6 +8,7 @@ mod cli;
 mod cmd;
 mod conformance;
 mod context;
+mod elf;
 mod host;
 mod kconfig;
 mod layout;
@@ -47,7 +48,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match job {
         Job::Doctor => return cmd::doctor::run(&build),
         Job::Fetch => cmd::fetch::run(&build)?,
-        Job::Kernel => cmd::report(&build, &[&pipeline::kernel(&build)?.image]),
+        Job::Kernel(args) => cmd::kernel::run(&build, &args)?,
         Job::Busybox => cmd::report(&build, &[&pipeline::busybox(&build)?.program]),
         Job::Tini => cmd::report(&build, &[&pipeline::tini(&build)?.0]),
         Job::Iproute2 => cmd::report(&build, &[&pipeline::iproute2(&build)?.0]),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{
-    BenchArgs, Benched, CallersArgs, CleanArgs, Configured, ConformanceVerb, Global, ManualArgs, SourcesArgs,
-    TestArgs, UpdateArgs, Verb, VerifyArgs,
+    BenchArgs, Benched, CallersArgs, CleanArgs, Configured, ConformanceVerb, Global, KernelArgs, ManualArgs,
+    SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
 };
 use crate::cmd::{qemu, size};
 use crate::conformance;
@@ -26,7 +26,7 @@ pub enum Job {
     /// `fetch`
     Fetch,
     /// `kernel`
-    Kernel,
+    Kernel(KernelArgs),
     /// `busybox`
     Busybox,
     /// `tini`
@@ -70,7 +70,7 @@ impl Job {
         Ok(match verb {
             Verb::Doctor => Self::Doctor,
             Verb::Fetch => Self::Fetch,
-            Verb::Kernel => Self::Kernel,
+            Verb::Kernel(args) => Self::Kernel(args),
             Verb::Busybox => Self::Busybox,
             Verb::Tini => Self::Tini,
             Verb::Iproute2 => Self::Iproute2,
@@ -102,6 +102,9 @@ impl Job {
             Verb::Conformance { which: ConformanceVerb::Callers(args) } => Self::Callers(args),
             Verb::Menuconfig { which } => Self::Menuconfig(which),
             Verb::Size(args) => Self::Size(size::Plan::resolve(layout, args)?),
+            Verb::Bench(BenchArgs { kernel: true, what: Benched::Boot | Benched::Runtime, .. }) => {
+                bail!("--kernel: only `bench build` builds one")
+            }
             Verb::Bench(args) => Self::Bench(args),
             Verb::Clean(args) => Self::Clean(args),
         })
@@ -113,7 +116,7 @@ impl Job {
         match self {
             Self::Doctor => &host::ALL_NEEDS,
             Self::Fetch | Self::Clean(_) => &[],
-            Self::Kernel | Self::Update(_) => &[Kernel],
+            Self::Kernel(_) | Self::Update(_) => &[Kernel],
             Self::Busybox | Self::Tini | Self::Iproute2 => &[Userland],
             Self::Runtime => &[Runtime],
             Self::Initramfs(_) => &[Userland, Runtime],
@@ -154,6 +157,7 @@ pub fn build(global: &Global) -> Result<Build> {
         sources: Sources::load(&layout.sources_toml())?,
         layout,
         jobs: global.jobs.unwrap_or(host.cores),
+        incremental: global.incremental,
         host,
         fetch: FetchOptions { offline: global.offline, mirror, patience: Patience::default() },
         ui: Ui::new(global.verbose),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -188,6 +189,67 @@ pub fn produce<const N: usize>(
     note_inputs(&last, &inputs)?;
     build.ui.say(stage, &format!("built in {:.1} s", started.elapsed().as_secs_f64()));
     Ok(artifacts)
+}
+
+/// The same, made in a folder that is kept for the next time: `make` gets its log, that folder and one for the results. These
+/// stay in the checkout; what the cache has already is taken from there.
+pub fn produce_kept<const N: usize>(
+    build: &Build,
+    inputs: &Inputs,
+    outputs: [&str; N],
+    make: impl FnOnce(&mut Log, &Path, &Path) -> Result<()>,
+) -> Result<[Artifact; N]> {
+    let (stage, key) = (inputs.stage, inputs.key());
+    let kept = build.layout.kept(stage);
+    let _lock =
+        lock(build, stage, &format!("kept-{stage}-{}", &sha256_bytes(kept.as_os_str().as_bytes())[..16]))?;
+    let results = kept.join("results");
+    for home in [build.layout.built(stage).join(&key), results.join(&key)] {
+        if let Some(artifacts) = load(build, stage, &home, &key, outputs)? {
+            build.ui.detail(stage, &format!("skipped: nothing it is made of changed (key {})", &key[..12]));
+            return Ok(artifacts);
+        }
+    }
+    build.ui.say(stage, "building, in a tree that is kept");
+    let started = std::time::Instant::now();
+    let mut log = Log::create(build.layout.stage_log(stage))?;
+    // Results of other inputs: the tree makes them again.
+    remove_tree(&results)?;
+    let unfinished = kept.join("unfinished");
+    remove_tree(&unfinished)?;
+    fs::create_dir_all(&unfinished).with_context(|| format!("{}: cannot create", unfinished.display()))?;
+    make(&mut log, &kept, &unfinished)
+        .and_then(|()| inputs.check_unchanged())
+        .and_then(|()| describe(inputs, &key, &unfinished, outputs))
+        .with_context(|| format!("stage {stage} failed"))?;
+    let home = results.join(&key);
+    fs::create_dir_all(&results).with_context(|| format!("{}: cannot create", results.display()))?;
+    fs::rename(&unfinished, &home).with_context(|| format!("{}: cannot put in place", home.display()))?;
+    build.ui.say(stage, &format!("built in {:.1} s", started.elapsed().as_secs_f64()));
+    load(build, stage, &home, &key, outputs)?
+        .with_context(|| format!("{}: vanished as soon as built", home.display()))
+}
+
+/// Puts the result that `artifact` belongs to into the cache. Only for what a clean build has made again, to the bit. False
+/// when it is there already.
+pub fn adopt(build: &Build, stage: &str, artifact: &Artifact) -> Result<bool> {
+    let built = build.layout.built(stage);
+    let (key, home) = (&artifact.key, built.join(&artifact.key));
+    if artifact.path.starts_with(&home) {
+        return Ok(false);
+    }
+    let _lock = lock(build, stage, &format!("{stage}-{key}"))?;
+    let from = artifact.path.parent().context("the result lies in no folder")?;
+    let room = built.join(format!("unfinished-{key}"));
+    for dir in [&room, &home] {
+        remove_tree(dir)?;
+    }
+    for entry in fs::read_dir(from).with_context(|| format!("{}: cannot list", from.display()))? {
+        let entry = entry.with_context(|| format!("{}: cannot list", from.display()))?;
+        copy_whole(&entry.path(), &room.join(entry.file_name()))?;
+    }
+    fs::rename(&room, &home).with_context(|| format!("{}: cannot put in place", home.display()))?;
+    Ok(true)
 }
 
 fn make_whole<const N: usize>(

@@ -1,6 +1,7 @@
 //! Build: how long what takes. In: this checkout as it is, copied; the sources and the kernel from the cache. Out: samples of a
-//! build without cache (the kernel apart), of one where nothing changed, of an edit of the overlay and of the runtime; a
-//! timeline of stages. Must never: touch this checkout or its cache.
+//! build without cache (the kernel apart), of one where nothing changed, of an edit of the overlay and of the runtime; of the
+//! kernel from nothing and after an edit of a fragment, if that was asked for; a timeline of stages. Must never: touch this
+//! checkout or its cache.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -17,13 +18,16 @@ use crate::prove::second;
 use crate::stage::rootfs::Contents;
 use crate::stamp::{remove_tree, write_whole};
 
-/// Measures in `rounds` rounds.
-pub fn run(build: &Build, rounds: u32) -> Result<Run> {
+/// A symbol that no fragment asks for, which a few files of the kernel look at.
+const SYMBOL: &str = "CONFIG_BSD_PROCESS_ACCT=y";
+
+/// Measures in `rounds` rounds, the kernel too if `with_kernel`.
+pub fn run(build: &Build, rounds: u32, with_kernel: bool) -> Result<Run> {
     let image = crate::cmd::iso::make(build, &Contents::default())?;
     let room = build.layout.target().join("bench/checkout");
     let facts = machine(build, &[("jobs", build.jobs.to_string())]);
     let mut samples: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    let mut rows = Vec::new();
+    let (mut rows, mut counts) = (Vec::new(), BTreeMap::new());
     for round in 1..=rounds {
         build.ui.say("bench", &format!("build, round {round} of {rounds}"));
         remove_tree(&room)?;
@@ -42,10 +46,27 @@ pub fn run(build: &Build, rounds: u32) -> Result<Run> {
             if let Some((file, line)) = edit {
                 copy.append(file, &format!("{line} {round}\n"))?;
             }
-            let (seconds, bars) = copy.iso()?;
+            let (seconds, bars) = copy.xtask(&["iso"])?;
             samples.entry(name.to_owned()).or_default().push(seconds);
             if round == rounds {
                 rows.push(Row { title: format!("{name}: {seconds:.2} s"), bars });
+            }
+        }
+        if with_kernel {
+            // Another configuration than the cache's, so that it is built.
+            copy.append("kernel-config/10-base.config", "CONFIG_MINIX_FS=y\n")?;
+            let before = children_cpu_s()?;
+            let (cold, _) = copy.xtask(&["--incremental", "kernel"])?;
+            counts.insert(
+                "CPU minutes of the kernel, from nothing".to_owned(),
+                (children_cpu_s()? - before) / 60.0,
+            );
+            copy.append("kernel-config/10-base.config", &format!("{SYMBOL}\n"))?;
+            let (edited, _) = copy.xtask(&["--incremental", "kernel"])?;
+            for (name, seconds) in
+                [("the kernel, from nothing", cold), ("the kernel, a fragment edit", edited)]
+            {
+                samples.entry(name.to_owned()).or_default().push(seconds);
             }
         }
     }
@@ -53,7 +74,17 @@ pub fn run(build: &Build, rounds: u32) -> Result<Run> {
     let picture = build.layout.target().join("bench/build.svg");
     write_whole(&picture, svg(&rows).as_bytes())?;
     build.ui.say("bench", &picture.display().to_string());
-    Ok(Run { kind: "build".to_owned(), machine: facts, samples, counts: BTreeMap::new() })
+    Ok(Run { kind: "build".to_owned(), machine: facts, samples, counts })
+}
+
+/// Seconds of processor time that this program's children took which have ended (proc(5): cutime and cstime).
+fn children_cpu_s() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat").context("/proc/self/stat: cannot read")?;
+    let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    let both = ticks(13).zip(ticks(14)).context("/proc/self/stat: not as expected")?;
+    // USER_HZ, which is no setting of the kernel's on this architecture.
+    Ok((both.0 + both.1) as f64 / 100.0)
 }
 
 /// A checkout with a cache of its own.
@@ -71,13 +102,14 @@ impl Copy<'_> {
         std::fs::write(&path, before + text).with_context(|| format!("{}: cannot write", path.display()))
     }
 
-    /// Builds the image. Returns the seconds it took, and its stages as they said when they began and ended.
-    fn iso(&self) -> Result<(f64, Vec<Bar>)> {
+    /// Runs xtask. Returns the seconds it took, and its stages as they said when they began and ended.
+    fn xtask(&self, words: &[&str]) -> Result<(f64, Vec<Bar>)> {
         let started = Instant::now();
         let mut child = Command::new("/proc/self/exe")
             .arg("--cache-dir")
             .arg(&self.cache)
-            .args(["--offline", "--jobs", &self.build.jobs.to_string(), "iso"])
+            .args(["--offline", "--jobs", &self.build.jobs.to_string()])
+            .args(words)
             .current_dir(&self.root)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -37,7 +37,7 @@ pub fn run(build: &Build, args: &BenchArgs) -> Result<()> {
     let earlier = args.compare.as_deref().map(load).transpose()?;
     let run = match args.what {
         Benched::Boot => boot::run(build, args.rounds)?,
-        Benched::Build => build::run(build, args.rounds)?,
+        Benched::Build => build::run(build, args.rounds, args.kernel)?,
         Benched::Runtime => runtime::run(build, args.rounds)?,
     };
     let path = save(build, &run)?;

@@ -5,6 +5,7 @@ pub mod dist;
 pub mod doctor;
 pub mod fetch;
 pub mod iso;
+pub mod kernel;
 pub mod manual;
 pub mod menuconfig;
 pub mod qemu;

@@ -1,5 +1,5 @@
-//! `size`: what takes up space in the image. In: the artefacts, the initramfs's list of contents. Out: a table part by
-//! part, and file by file, on stdout; on demand the program by crate, another commit's sizes, a picture. Must never:
+//! `size`: what takes up space in the image. In: the artefacts, the lists of what the kernel and the initramfs hold. Out: a
+//! table part by part, the kernel by subsystem, and file by file, on stdout; on demand the program by crate, another commit's sizes, a picture. Must never:
 //! estimate what can be measured: a file's compressed size is its own.
 
 mod compare;
@@ -19,6 +19,7 @@ use crate::cli::SizeArgs;
 use crate::context::Build;
 use crate::layout::Layout;
 use crate::pipeline::Image;
+use crate::stage::kernel::Folders;
 use crate::stage::rootfs::Contents;
 use crate::stamp::write_whole;
 
@@ -60,12 +61,16 @@ pub fn run(build: &Build, plan: &Plan) -> Result<()> {
     }
     if let Some(revision) = &plan.compare {
         let other = compare::build_other(build, revision)?;
-        out +=
-            &compare::table(revision, &compare::measure(&other)?, &compare::measure(&build.layout.dist())?);
+        let sizes = |dist: &std::path::Path| compare::measure(dist, build.layout.cache());
+        out += &compare::table(revision, &sizes(&other)?, &sizes(&build.layout.dist())?);
     }
     if let Some(path) = &plan.svg {
         let panels = [
             ("coracle.iso", parts(&image).into()),
+            (
+                "objects of the kernel by subsystem, before compression",
+                Folders::load(&image.kernel.folders.path)?.subsystems(),
+            ),
             ("files of the initramfs, unpacked", files),
             ("the static program by crate", crates),
         ];
@@ -112,6 +117,16 @@ fn tables(build: &Build, contents: &Contents) -> Result<(Image, String, Items)> 
     ];
     for (name, artifact) in programs {
         out += &format!("{:>8} {:>8}  {name}\n", artifact.size, gzipped(artifact)?);
+    }
+    let folders = Folders::load(&image.kernel.folders.path)?;
+    let subsystems = folders.subsystems();
+    let linked: u64 = subsystems.iter().map(|(_, bytes)| bytes).sum();
+    out += &format!(
+        "\n   bytes  part of the kernel ({linked} bytes of objects, {} unpacked)\n",
+        folders.unpacked
+    );
+    for (name, bytes) in subsystems {
+        out += &format!("{bytes:>8}  {name}\n");
     }
     let path = &image.initramfs.contents.path;
     let text = std::fs::read(path).with_context(|| format!("{}: cannot read", path.display()))?;

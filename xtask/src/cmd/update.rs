@@ -130,6 +130,7 @@ fn show_configuration(build: &Build, sources: Sources) -> Result<()> {
         host: build.host.clone(),
         fetch: build.fetch.clone(),
         jobs: build.jobs,
+        incremental: false,
         ui: build.ui.clone(),
     };
     let configuration = |build: &Build, name: &str| -> Result<BTreeSet<String>> {

@@ -15,7 +15,7 @@ use crate::prove::record::{self, Record, Verdict};
 use crate::prove::second::{self, Second};
 use crate::prove::{Materials, differ};
 use crate::stage::rootfs::Contents;
-use crate::stamp::remove_tree;
+use crate::stamp::{self, remove_tree};
 
 /// Stages in the order in which they are built: the first that differs is where to look.
 const STAGES: [&str; 8] =
@@ -38,6 +38,9 @@ pub fn run(build: &Build, args: &VerifyArgs) -> Result<()> {
         return Err(told(build, &dist, &second, &differences));
     }
     remove_tree(&second.room)?;
+    if !args.quick && stamp::adopt(build, "kernel", &image.kernel.image)? {
+        build.ui.say("verify", "the kernel of the kept tree is that of a clean one, and is in the cache now");
+    }
     let kernel = if args.quick { "; the kernel is the same file, taken from the cache" } else { "" };
     build.ui.say(
         "verify",

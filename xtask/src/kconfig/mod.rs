@@ -3,6 +3,7 @@
 //! false leaves of its dependencies. Must never: let a symbol be dropped in silence.
 
 mod expression;
+pub mod recommendations;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+pub use recommendations::{Distribution, Recommendations, Standing};
 pub use tree::Tree;
 
 /// One line of a fragment: a symbol and what it shall be.
@@ -161,6 +163,13 @@ impl Config {
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter_map(|line| parse_line(line).ok().flatten());
         Self { values: lines.filter_map(|(symbol, value)| value.map(|value| (symbol, value))).collect() }
+    }
+
+    /// Reads the `.config` at `path`.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("{}: cannot read", path.display()))?;
+        Ok(Self::parse(&text))
     }
 
     /// The symbol's value; None when it is off.

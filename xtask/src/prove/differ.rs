@@ -275,6 +275,7 @@ mod tests {
             host: crate::host::Host::probe(),
             fetch: Default::default(),
             jobs: std::num::NonZeroUsize::MIN,
+            incremental: false,
             ui: crate::ui::Ui::new(false),
         }
     }

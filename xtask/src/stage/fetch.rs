@@ -296,6 +296,7 @@ mod tests {
             host: Host::probe(),
             fetch: FetchOptions { offline: false, mirror: None, patience },
             jobs: NonZeroUsize::MIN,
+            incremental: false,
             ui: Ui::new(false),
         };
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

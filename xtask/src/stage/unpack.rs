@@ -96,7 +96,8 @@ impl Read for Hashing {
     }
 }
 
-fn top_folder(dir: &Path) -> Result<PathBuf> {
+/// The one folder in `into`.
+pub fn top_folder(dir: &Path) -> Result<PathBuf> {
     let entries: Vec<PathBuf> = std::fs::read_dir(dir)
         .with_context(|| format!("{}: cannot list", dir.display()))?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))

@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 /// Ends what hangs; measures nothing.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// What the small kernel is judged by.
+const RECOMMENDATIONS: &str = "[sources]\nkspp = \"the test\"\n[wanted.kspp]\n64BIT = \"y\"\n";
+
 /// The checkout.
 pub struct Checkout {
     dir: tempfile::TempDir,
@@ -46,6 +49,7 @@ impl Checkout {
         }
         for (path, text) in [
             ("kernel-config/10-base.config", "CONFIG_64BIT=y\n"),
+            ("xtask/hardening/recommendations.toml", RECOMMENDATIONS),
             ("xtask/busybox-config/10-base.config", "CONFIG_STATIC=y\n"),
             ("rootfs-overlay/etc/hostname", "coracle\n"),
             ("rootfs-overlay/containers/mycontainer/config.json", "{}\n"),
@@ -299,7 +303,9 @@ pub fn linux(compile: &str) -> Vec<(&'static str, String)> {
          \tgrep -qx CONFIG_NF_TABLES_IPV4=y .config || sed -i /^CONFIG_NFT_FIB_IPV4=/d .config\n\
          \tgrep -qx CONFIG_NFT_FIB_IPV4=y .config || sed -i /^CONFIG_NFT_FIB_INET=/d .config\n\
          \tif grep -qx CONFIG_NFT_FIB_IPV6=y .config; then sed -i '/CONFIG_NFT_FIB /d' .config; echo CONFIG_NFT_FIB=y >> .config; fi\n\
-         bzImage:\n\tmkdir -p arch/x86/boot\n\t{compile}\n"
+         bzImage:\n\tmkdir -p arch/x86/boot/compressed mm\n\t{compile}\n\
+         \techo unpacked > arch/x86/boot/compressed/vmlinux.bin\n\
+         \techo 'int pages = 7;' > mm/page.c && gcc -c -o mm/page.o mm/page.c && ar rcsT vmlinux.a mm/page.o\n"
     );
     vec![("Kconfig", kconfig.to_owned()), ("Makefile", makefile)]
 }

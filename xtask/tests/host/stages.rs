@@ -71,6 +71,42 @@ fn a_symbol_that_cant_be_had_stops_the_build_before_compiling() {
 }
 
 #[test]
+fn a_recommended_setting_is_followed_or_waived_or_stops_the_build_before_compiling() {
+    let checkout = Checkout::new();
+    let list = |more: &str| {
+        let text = format!("[sources]\nkspp = \"the test\"\n[wanted.kspp]\n64BIT = \"y\"\n{more}");
+        checkout.write("xtask/hardening/recommendations.toml", &text);
+    };
+    list("NETFILTER = \"y\"\n");
+    let expected = "error: stage kernel failed: a recommended setting of the kernel is not kept:\n    \
+        NETFILTER: y is wanted (kspp), and n is present; ask for `CONFIG_NETFILTER=y` in a fragment of kernel-config/, \
+        or say in xtask/hardening/recommendations.toml why it is `waived`\n";
+    checkout.run(&["kernel"]).said(1, &[expected]);
+    assert!(!kernel_log(&checkout).contains("bzImage"));
+    assert!(checkout.files_in_cache("built").is_empty());
+    list("NETFILTER = { value = \"y\", waived = \"the test says so\" }\n");
+    checkout.run(&["kernel"]).said(0, &[]);
+    // A kernel of the cache is judged by the list as it is now.
+    list("64BIT_ONLY = \"y\"\n");
+    checkout.run(&["kernel"]).said(1, &["64BIT_ONLY: y is wanted (kspp), and n is present"]);
+    // What is followed needs no waiver.
+    list("NETFILTER = { value = \"n\", waived = \"the test says so\" }\n");
+    checkout.run(&["kernel"]).said(1, &["NETFILTER: n is wanted (kspp) and present, yet it is waived"]);
+}
+
+#[test]
+fn the_table_of_settings_has_everybodys_values() {
+    let checkout = Checkout::new();
+    checkout.write("xtask/hardening/debian.config", "# Debian, the test\n# CONFIG_64BIT is not set\n");
+    let run = checkout.run(&["kernel", "--hardening"]);
+    run.said(0, &[]);
+    let rows: Vec<Vec<&str>> = run.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    for expected in [["1", "0", "1", "all"].as_slice(), &["64BIT", "kspp", "y", "y", "n"]] {
+        assert!(rows.iter().any(|row| row == expected), "{}", run.stdout);
+    }
+}
+
+#[test]
 fn a_symbol_asked_off_that_came_out_on_stops_the_build_before_compiling() {
     let checkout = Checkout::new();
     let text = "CONFIG_NETFILTER=y\nCONFIG_NFT_FIB_IPV6=y\n# CONFIG_NFT_FIB is not set\n";
@@ -115,6 +151,32 @@ fn a_compiler_that_fails_shows_the_end_of_the_log_and_where_it_lies() {
 }
 
 #[test]
+fn a_kept_tree_is_built_in_again_and_nothing_of_it_is_in_the_cache() {
+    let mut checkout = Checkout::new();
+    // What is left in the tree by one compiler run is there for the next.
+    checkout
+        .put_source("linux", &tarball(&linux("echo x >> compiled; cat compiled > arch/x86/boot/bzImage")));
+    checkout.run(&["--incremental", "kernel"]).said(0, &["unpacking", "in a tree that is kept"]);
+    let run = checkout.run(&["--incremental", "kernel", "-v"]);
+    run.said(0, &["skipped: nothing it is made of changed"]);
+    checkout.write("kernel-config/20-more.config", "CONFIG_NETFILTER=y\n");
+    let run = checkout.run(&["--incremental", "kernel"]);
+    run.said(0, &["in a tree that is kept"]);
+    assert!(!run.stderr.contains("unpacking"), "{}", run.stderr);
+    let tree = checkout.root().join("target/xtask/kept/kernel/source/source");
+    assert_eq!(fs::read_to_string(tree.join("compiled")).unwrap(), "x\nx\n");
+    assert!(checkout.files_in_cache("built").is_empty());
+    // Another source begins anew.
+    checkout.put_source("linux", &tarball(&linux("echo kernel > arch/x86/boot/bzImage")));
+    checkout.run(&["--incremental", "kernel"]).said(0, &["unpacking"]);
+    assert!(!tree.join("compiled").exists());
+    // What the cache has is taken from there.
+    checkout.run(&["kernel"]).said(0, &["kernel  building\n"]);
+    fs::remove_dir_all(checkout.root().join("target/xtask/kept")).unwrap();
+    checkout.run(&["--incremental", "kernel", "-v"]).said(0, &["skipped: nothing it is made of changed"]);
+}
+
+#[test]
 fn ctrl_c_in_a_stage_leaves_nothing_that_the_next_run_takes_for_good() {
     let mut checkout = Checkout::new();
     let begun = checkout.outside("begun");
@@ -136,7 +198,7 @@ fn ctrl_c_in_a_stage_leaves_nothing_that_the_next_run_takes_for_good() {
     checkout.run(&["kernel", "-v"]).said(0, &["because never built here"]);
     assert_eq!(fs::read_to_string(in_cache(&checkout, "kernel", "bzImage")).unwrap(), "half\nwhole\n");
     assert!(!checkout.files_in_cache("built/kernel").iter().any(is_unfinished));
-    assert_eq!(results(&checkout), 3);
+    assert_eq!(results(&checkout), 4);
 }
 
 #[test]

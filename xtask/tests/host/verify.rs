@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::checkout::{Checkout, tarball};
+use crate::checkout::{Checkout, linux, tarball};
 
 /// A checkout that git knows, as `verify` needs it.
 fn checkout() -> Checkout {
@@ -63,6 +63,28 @@ fn two_builds_are_the_same_and_a_release_is_rebuilt() {
 }
 
 #[test]
+fn a_kernel_of_a_kept_tree_enters_the_cache_when_a_clean_one_is_the_same() {
+    let mut checkout = checkout();
+    let in_cache = |checkout: &Checkout| !checkout.files_in_cache("built/kernel").is_empty();
+    checkout.run(&["--incremental", "verify", "--quick"]).said(0, &["taken from the cache"]);
+    assert!(!in_cache(&checkout), "nothing was compared");
+    let adopted = "the kernel of the kept tree is that of a clean one, and is in the cache now";
+    checkout.run(&["--incremental", "verify"]).said(0, &[adopted]);
+    checkout.run(&["kernel", "-v"]).said(0, &["skipped: nothing it is made of changed"]);
+    // One that took in what an earlier run left is another than a clean one, and stays out.
+    let mut files = linux("echo x >> compiled; cat compiled > arch/x86/boot/bzImage");
+    files.push(("COPYING", "The terms of linux.\n".to_owned()));
+    checkout.put_source("linux", &tarball(&files));
+    checkout.run(&["--incremental", "kernel"]).said(0, &[]);
+    checkout.write("kernel-config/20-more.config", "CONFIG_NETFILTER=y\n");
+    let before = checkout.files_in_cache("built/kernel");
+    let run = checkout.run(&["--incremental", "verify"]);
+    run.said(1, &["two builds made different files"]);
+    assert_eq!(checkout.files_in_cache("built/kernel"), before);
+    remove_second(&run.stderr);
+}
+
+#[test]
 fn a_build_that_takes_its_circumstances_in_is_told_by_stage_file_and_line() {
     let mut checkout = checkout();
     checkout.put_source("busybox", &busybox("printf '#!/bin/sh\\n# %s\\n' \"$$TMPDIR$$HOME\" > $@"));
@@ -77,7 +99,12 @@ fn a_build_that_takes_its_circumstances_in_is_told_by_stage_file_and_line() {
         ],
     );
     assert!(!run.stderr.contains("manifest.json: "), "what follows from it is not told: {}", run.stderr);
-    let room = run.stderr.split("the second build lies in ").nth(1).unwrap().split(';').next().unwrap();
+    remove_second(&run.stderr);
+}
+
+/// The second build, which stays for a look where it differs.
+fn remove_second(said: &str) {
+    let room = said.split("the second build lies in ").nth(1).unwrap().split(';').next().unwrap();
     assert!(std::path::Path::new(room).is_dir());
     fs::remove_dir_all(room).unwrap();
 }

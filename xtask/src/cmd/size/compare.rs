@@ -9,9 +9,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::context::Build;
 use crate::prove::differ;
+use crate::stage::kernel::Folders;
 
-/// Bytes of what dist/ holds, by name; files of the initramfs under `/`.
-pub fn measure(dist: &Path) -> Result<BTreeMap<String, u64>> {
+/// Bytes of what dist/ holds, by name; files of the initramfs under `/`, parts of the kernel under `kernel: `, if it is a
+/// kernel of the cache that has a list of them.
+pub fn measure(dist: &Path, cache: &Path) -> Result<BTreeMap<String, u64>> {
     let mut sizes = BTreeMap::new();
     for name in ["coracle.iso", "vmlinuz", "initramfs.cpio.gz", "coracle"] {
         let path = dist.join(name);
@@ -19,7 +21,23 @@ pub fn measure(dist: &Path) -> Result<BTreeMap<String, u64>> {
         sizes.insert(name.to_owned(), facts.len());
     }
     sizes.extend(differ::archive_sizes(&dist.join("initramfs.cpio.gz"))?);
+    let folders = cache.join("built/kernel").join(kernel_key(dist)?).join("folders.json");
+    // A commit from before there were such lists has none.
+    if folders.is_file() {
+        let parts = Folders::load(&folders)?.subsystems();
+        sizes.extend(parts.into_iter().map(|(name, bytes)| (format!("kernel: {name}"), bytes)));
+    }
     Ok(sizes)
+}
+
+/// The key of the kernel that dist/ holds.
+fn kernel_key(dist: &Path) -> Result<String> {
+    let path = dist.join("manifest.json");
+    let text = std::fs::read(&path).with_context(|| format!("{}: cannot read", path.display()))?;
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&text).with_context(|| format!("{}: not a manifest", path.display()))?;
+    let key = manifest["stages"]["kernel"]["key"].as_str();
+    Ok(key.with_context(|| format!("{}: tells no key of a kernel", path.display()))?.to_owned())
 }
 
 /// Builds the image of `revision` and returns its dist/.

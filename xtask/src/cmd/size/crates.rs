@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use crate::artifact::Artifact;
+use crate::elf;
 
 /// What the C library and the compiler's own runtime add.
 const NOT_RUST: &str = "(C library, compiler)";
@@ -40,45 +41,28 @@ struct Symbol {
     size: u64,
 }
 
-/// Functions and data that take up space in the file (ELF-64, little endian; elf(5)).
+/// Functions and data that take up space in the file.
 fn symbols(bytes: &[u8]) -> Option<Vec<Symbol>> {
-    const SECTION_BYTES: usize = 64;
     const SYMBOL_BYTES: usize = 24;
     const SYMTAB: u32 = 2;
-    const NOBITS: u32 = 8;
-    if bytes.get(..6)? != b"\x7fELF\x02\x01" {
-        return None;
-    }
-    let table = usize::try_from(u64_at(bytes, 40)?).ok()?;
-    let count = usize::from(u16::from_le_bytes(bytes.get(60..62)?.try_into().ok()?));
-    let sections: Vec<&[u8]> = bytes.get(table..)?.chunks_exact(SECTION_BYTES).take(count).collect();
-    let content = |section: &[u8]| -> Option<&[u8]> {
-        let (at, size) = (u64_at(section, 24)?, u64_at(section, 32)?);
-        bytes.get(usize::try_from(at).ok()?..)?.get(..usize::try_from(size).ok()?)
-    };
-    let kind = |section: &[u8]| Some(u32::from_le_bytes(section.get(4..8)?.try_into().ok()?));
-    let symtab = *sections.iter().find(|section| kind(section) == Some(SYMTAB))?;
-    let names_index = u32::from_le_bytes(symtab.get(40..44)?.try_into().ok()?);
-    let names = content(sections.get(usize::try_from(names_index).ok()?)?)?;
+    let sections = elf::sections(bytes)?;
+    let symtab = sections.iter().find(|section| section.kind == SYMTAB)?;
+    let names = sections.get(symtab.link)?.content;
     let mut found = Vec::new();
-    for symbol in content(symtab)?.chunks_exact(SYMBOL_BYTES) {
+    for symbol in symtab.content.chunks_exact(SYMBOL_BYTES) {
         let name = usize::try_from(u32::from_le_bytes(symbol[..4].try_into().ok()?)).ok()?;
         let section = usize::from(u16::from_le_bytes(symbol[6..8].try_into().ok()?));
         // Undefined, absolute, or in memory alone.
         let Some(in_section) = sections.get(section).filter(|_| section != 0) else { continue };
         // Only functions and objects; sections and files are symbols too.
-        if kind(in_section) == Some(NOBITS) || !matches!(symbol[4] & 0xf, 1 | 2) {
+        if in_section.is_in_memory_alone() || !matches!(symbol[4] & 0xf, 1 | 2) {
             continue;
         }
         let end = names.get(name..)?.iter().position(|&byte| byte == 0)?;
         let name = String::from_utf8_lossy(&names[name..name + end]).into_owned();
-        found.push(Symbol { name, at: u64_at(symbol, 8)?, size: u64_at(symbol, 16)? });
+        found.push(Symbol { name, at: elf::u64_at(symbol, 8)?, size: elf::u64_at(symbol, 16)? });
     }
     Some(found)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// The crate that a mangled name begins with, in either of Rust's ways.
