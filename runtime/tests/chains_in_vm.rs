@@ -29,7 +29,8 @@ use serde_json::json;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a packet that must not arrive is waited for.
 const SILENCE: Duration = Duration::from_secs(1);
-const TABLES: [(Family, &str); 4] = [
+const TABLES: [(Family, &str); 5] = [
+    (Family::Bridge, "cni_firewall"),
     (Family::Ip, "cni_hostport"),
     (Family::Ip6, "cni_hostport"),
     (Family::Inet, "cni_firewall"),
@@ -447,5 +448,35 @@ fn rule_34_same_bridge_keeps_other_bridges_out_and_open_lets_them_in() {
         run(&mut bench.cni(&["check", "--id", name]));
         bench.detach(name);
     }
+    assert_eq!(rules(), 0);
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn rule_34_isolated_keeps_everybody_of_this_host_out_but_not_the_host() {
+    let mut bench = Bench::new("isolated");
+    let isolated = json!({"type": "firewall", "ingressPolicy": "isolated"});
+    bench.network("red", &["10.94.0.0/16", "fd94::/64"], &[portmap(json!({})), isolated]);
+    bench.network("open", &["10.92.0.0/16"], &[]);
+    let publish = ["--publish", "8080:80"];
+    let red = bench.attach("red", "red", &publish);
+    bench.attach("red", "red2", &[]);
+    bench.attach("open", "open", &[]);
+    for name in ["red", "open"] {
+        serve(name, "[::]:80");
+    }
+    assert!(call(None, &format!("{red}:80")).is_some(), "the host");
+    assert_eq!(call(Some("red2"), &format!("{red}:80")), None, "the same bridge");
+    assert_eq!(call(Some("red2"), "[fd94::2]:80"), None, "the same bridge, IPv6");
+    assert_eq!(call(Some("red2"), "10.94.0.1:8080"), None, "the same bridge, by way of the host");
+    assert_eq!(call(Some("red"), "10.92.0.2:80").as_deref(), Some("10.94.0.2"), "out of it");
+    run(&mut bench.cni(&["check", "--id", "red"]));
+    let mut socket = NftSocket::open().unwrap();
+    let bridged = |socket: &mut NftSocket| socket.rules(Family::Bridge, "cni_firewall").unwrap().len();
+    assert_eq!(bridged(&mut socket), 4);
+    bench.detach("red");
+    assert_eq!(bridged(&mut socket), 2, "the other one's stay");
+    bench.detach("red2");
+    bench.detach("open");
     assert_eq!(rules(), 0);
 }

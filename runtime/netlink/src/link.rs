@@ -8,8 +8,10 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use super::message::Message;
+use super::message::attributes;
 use super::message::find;
 use super::message::text_of;
+use super::message::u16_at;
 use super::message::u32_at;
 use super::route::ACK;
 use super::route::CREATE;
@@ -34,6 +36,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
+const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 1 << 2;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -277,6 +281,17 @@ impl VlanRange {
     }
 }
 
+/// How a bridge's port is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Port {
+    /// Whether a frame may go back through it.
+    pub hairpin: bool,
+    /// Whether no frame goes to other isolated ports.
+    pub isolated: bool,
+    /// Its VLANs.
+    pub vlans: Vec<VlanRange>,
+}
+
 impl RouteSocket {
     /// The link called `name`, or `None`.
     ///
@@ -370,6 +385,20 @@ impl RouteSocket {
         self.0.request(message).map(drop)
     }
 
+    /// How a bridge's port is set; `None` when the link is none. The kernel tells of all ports or of none.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn port(&mut self, index: u32) -> Result<Option<Port>, Errno> {
+        let answers = self.0.dump(|| {
+            let mut message = Message::new(RTM_GETLINK, REQUEST | DUMP, &bridge_header(0));
+            message.native_u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED);
+            message
+        })?;
+        let here = answers.iter().filter(|answer| u32_at(&answer.payload, 4) == Some(index));
+        Ok(here.filter_map(|answer| parse_port(&answer.payload)).next())
+    }
+
     /// Lets the VLANs of a bridge's ports count.
     ///
     /// # Errors
@@ -460,6 +489,30 @@ pub fn parse(payload: &[u8]) -> Option<Link> {
     })
 }
 
+/// Reads the payload of AF_BRIDGE's RTM_NEWLINK; None: it is cut off, or no port's.
+pub fn parse_port(payload: &[u8]) -> Option<Port> {
+    let attributes_of_link = payload.get(HEADER_LEN..)?;
+    let info = find(attributes_of_link, IFLA_PROTINFO)?;
+    let flag = |kind| find(info, kind).is_some_and(|value| value == [1]);
+    let mut port =
+        Port { hairpin: flag(IFLA_BRPORT_MODE), isolated: flag(IFLA_BRPORT_ISOLATED), vlans: vec![] };
+    let pvid = BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED;
+    let mut begun = None;
+    for (kind, value) in attributes(find(attributes_of_link, IFLA_AF_SPEC).unwrap_or_default()) {
+        let (IFLA_BRIDGE_VLAN_INFO, Some(flags), Some(vlan)) = (kind, u16_at(value, 0), u16_at(value, 2))
+        else {
+            continue;
+        };
+        if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 {
+            begun = Some(vlan);
+            continue;
+        }
+        let first = begun.take().filter(|_| flags & BRIDGE_VLAN_INFO_RANGE_END != 0).unwrap_or(vlan);
+        port.vlans.push(VlanRange { first, last: vlan, untagged: flags & pvid == pvid });
+    }
+    Some(port)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,6 +524,27 @@ mod tests {
         assert_eq!((lo.index, lo.name.as_str()), (1, "lo"));
         assert_eq!(socket.link("no-such-link").unwrap(), None);
         assert!(socket.links().unwrap().contains(&socket.link_by_index(1).unwrap().unwrap()));
+    }
+
+    #[test]
+    fn a_port_is_read_with_its_vlans_ranges_too() {
+        let mut message = Message::new(RTM_NEWLINK, 0, &bridge_header(7));
+        message.nest(IFLA_PROTINFO, |info| {
+            info.attribute(IFLA_BRPORT_MODE, &[0]);
+            info.attribute(IFLA_BRPORT_ISOLATED, &[1]);
+        });
+        message.nest(IFLA_AF_SPEC, |spec| {
+            for (flags, vlan) in [(6_u16, 5_u16), (4, 1), (8, 99), (16, 101)] {
+                let bytes = [flags.to_ne_bytes(), vlan.to_ne_bytes()].concat();
+                spec.attribute(IFLA_BRIDGE_VLAN_INFO, &bytes);
+            }
+        });
+        let access = VlanRange { untagged: true, ..VlanRange::tagged(5, 5) };
+        let vlans = vec![access, VlanRange::tagged(1, 1), VlanRange::tagged(99, 101)];
+        let port = Port { hairpin: false, isolated: true, vlans };
+        assert_eq!(parse_port(&message.finish(0)[16..]), Some(port));
+        let plain = Message::new(RTM_NEWLINK, 0, &bridge_header(7)).finish(0);
+        assert_eq!(parse_port(&plain[16..]), None);
     }
 
     #[test]

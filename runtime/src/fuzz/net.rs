@@ -275,6 +275,7 @@ fn read_answer(received: &Received) {
             link.number(kind);
         }
     }
+    link::parse_port(payload);
     if let Some(address) = route::parse_address(payload) {
         check_network(address.network);
     }

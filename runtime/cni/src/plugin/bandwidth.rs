@@ -1,7 +1,8 @@
 //! bandwidth: limits what goes into a container and comes out of it, by token buckets on the host's side.
 //!
 //! In: runtimeConfig.bandwidth or the plugin's own fields, prevResult. Out: a bucket on the host's veth for what goes in;
-//! for what comes out an ifb with a bucket, through which it is led; prevResult with that ifb.
+//! for what comes out an ifb with a bucket, through which it is led; prevResult with that ifb. With shapedSubnets only what
+//! comes from these networks or goes to them is limited, with unshapedSubnets all but that.
 //! Must never: shape an interface that is not this container's.
 
 use rustix::io::Errno;
@@ -21,19 +22,33 @@ use netlink::link::Kind;
 use netlink::link::Link;
 use netlink::link::LinkChange;
 use netlink::link::NewLink;
+use netlink::route::Network;
 use netlink::route::RouteSocket;
 use netlink::route::traffic::Bucket;
+use netlink::route::traffic::End;
+use netlink::route::traffic::Limited;
 
 const IFB_PREFIX: &str = "bwp";
 /// A packet waits at most this long; as the reference has it.
 const LATENCY_MS: u64 = 25;
+
+/// Whose packets are limited.
+#[derive(Debug, PartialEq)]
+enum Peers {
+    Everybody,
+    Only(Vec<Network>),
+    AllBut(Vec<Network>),
+}
 
 /// What is asked for; `None` sets no limit.
 #[derive(Debug, PartialEq)]
 struct Bandwidth {
     ingress: Option<Bucket>,
     egress: Option<Bucket>,
+    peers: Peers,
 }
+
+const NO_LIMIT: Bandwidth = Bandwidth { ingress: None, egress: None, peers: Peers::Everybody };
 
 impl Bandwidth {
     fn new(plan: &NetPlan) -> Result<Bandwidth, Error> {
@@ -45,22 +60,45 @@ impl Bandwidth {
             let runtime = own.object("runtimeConfig")?;
             match runtime.map(|runtime| runtime.object("bandwidth")).transpose()?.flatten() {
                 Some(bandwidth) => fields = bandwidth,
-                None => return Ok(Bandwidth { ingress: None, egress: None }),
+                None => return Ok(NO_LIMIT),
             }
         }
-        for key in ["shapedSubnets", "unshapedSubnets"] {
-            if !fields.texts(key)?.is_empty() {
-                let message = format!(
-                    "field {}: limits for some networks alone are not supported; drop it, and all traffic is limited",
-                    fields.path(key)
-                );
-                return Err(Error::new(error::INVALID_CONFIG, message));
+        let (ingress, egress) =
+            (bucket(&fields, "ingressRate", "ingressBurst")?, bucket(&fields, "egressRate", "egressBurst")?);
+        Ok(Bandwidth { ingress, egress, peers: Peers::read(&fields)? })
+    }
+
+    fn is_none(&self) -> bool {
+        self.ingress.is_none() && self.egress.is_none()
+    }
+}
+
+impl Peers {
+    fn read(fields: &Fields<'_>) -> Result<Peers, Error> {
+        let networks = |key: &str| -> Result<Vec<Network>, Error> {
+            let wrong =
+                |problem| Error::new(error::INVALID_CONFIG, format!("field {}: {problem}", fields.path(key)));
+            fields.texts(key)?.iter().map(|text| text.parse().map_err(wrong)).collect()
+        };
+        let (only, but) = (networks("shapedSubnets")?, networks("unshapedSubnets")?);
+        match (only.is_empty(), but.is_empty()) {
+            (true, true) => Ok(Peers::Everybody),
+            (false, true) => Ok(Peers::Only(only)),
+            (true, false) => Ok(Peers::AllBut(but)),
+            (false, false) => {
+                let message = "fields shapedSubnets and unshapedSubnets exclude each other: drop one";
+                Err(Error::new(error::INVALID_CONFIG, message))
             }
         }
-        Ok(Bandwidth {
-            ingress: bucket(&fields, "ingressRate", "ingressBurst")?,
-            egress: bucket(&fields, "egressRate", "egressBurst")?,
-        })
+    }
+
+    /// Those of a packet's `end`.
+    fn at(&self, end: End) -> Limited<'_> {
+        match self {
+            Peers::Everybody => Limited::All,
+            Peers::Only(networks) => Limited::Only(end, networks),
+            Peers::AllBut(networks) => Limited::AllBut(end, networks),
+        }
     }
 }
 
@@ -112,7 +150,7 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
 }
 
 fn add(plan: &NetPlan, bandwidth: &Bandwidth) -> Result<Value, Error> {
-    if *bandwidth == (Bandwidth { ingress: None, egress: None }) {
+    if bandwidth.is_none() {
         return plan.pass_through();
     }
     plan.required_previous()?;
@@ -137,7 +175,8 @@ fn shape(
     };
     // What goes into the container is what the host's side sends.
     if let Some(bucket) = &bandwidth.ingress {
-        socket.add_bucket(veth.index, bucket).map_err(failed(&veth.name))?;
+        let limited = bandwidth.peers.at(End::Source);
+        socket.limit(veth.index, bucket, &limited).map_err(failed(&veth.name))?;
     }
     let Some(bucket) = &bandwidth.egress else { return plan.pass_through() };
     let name = ifb_name(&plan.attachment);
@@ -151,7 +190,8 @@ fn shape(
         ..LinkChange::default()
     };
     socket.change_link(ifb.index, &change).map_err(failed(&name))?;
-    socket.add_bucket(ifb.index, bucket).map_err(failed(&name))?;
+    let limited = bandwidth.peers.at(End::Destination);
+    socket.limit(ifb.index, bucket, &limited).map_err(failed(&name))?;
     socket.redirect_incoming(veth.index, ifb.index).map_err(failed(&veth.name))?;
     let mut reply = plan.required_previous()?.clone();
     reply.interfaces.push(Interface {
@@ -202,26 +242,22 @@ fn delete(plan: &NetPlan) -> Result<(), Error> {
 
 fn check(plan: &NetPlan, bandwidth: &Bandwidth) -> Result<(), Error> {
     let differs = |message: String| Err(Error::new(error::CHECK_FAILED, message));
-    if *bandwidth == (Bandwidth { ingress: None, egress: None }) {
+    if bandwidth.is_none() {
         return Ok(());
     }
     let mut socket = host_socket()?;
     let veth = host_side(plan, &mut socket)?;
     let name = ifb_name(&plan.attachment);
     let failed = |errno: Errno| Error::failed(format!("limits of {}", plan.attachment.ifname), errno);
-    let mut has_bucket = |index: u32, bucket: &Bucket| -> Result<bool, Error> {
-        let found = socket.bucket(index).map_err(failed)?;
-        Ok(found == Some((bucket.rate, bucket.limit)))
-    };
     if let Some(bucket) = &bandwidth.ingress
-        && !has_bucket(veth.index, bucket)?
+        && !socket.is_limited(veth.index, bucket, &bandwidth.peers.at(End::Source)).map_err(failed)?
     {
         return differs(format!("the limit of what goes into the container is not on {} as set", veth.name));
     }
     let Some(bucket) = &bandwidth.egress else { return Ok(()) };
-    let ifb = host_socket()?.link(&name).map_err(failed)?;
+    let ifb = socket.link(&name).map_err(failed)?;
     let Some(ifb) = ifb else { return differs(format!("interface {name} is gone")) };
-    if !has_bucket(ifb.index, bucket)? {
+    if !socket.is_limited(ifb.index, bucket, &bandwidth.peers.at(End::Destination)).map_err(failed)? {
         return differs(format!("the limit of what comes out of the container is not on {name} as set"));
     }
     if socket.redirected_to(veth.index).map_err(failed)? != Some(ifb.index) {
@@ -277,7 +313,7 @@ mod tests {
     #[test]
     fn rule_35_rate_and_burst_come_both_or_not_at_all_and_a_burst_has_32_bits() {
         let code = |config: Value| bandwidth(&config).map_err(|error| error.code);
-        assert_eq!(code(json!({})), Ok(Bandwidth { ingress: None, egress: None }));
+        assert_eq!(code(json!({})), Ok(NO_LIMIT));
         assert_eq!(code(json!({"ingressRate": 0, "ingressBurst": 0})).unwrap().ingress, None);
         let bucket = Bucket { rate: 1_000_000, burst: 500, limit: 25_500 };
         let both = json!({"ingressRate": 8_000_000, "ingressBurst": 4000});
@@ -286,7 +322,9 @@ mod tests {
             json!({"ingressRate": 8000}),
             json!({"egressBurst": 8000}),
             json!({"egressRate": 8000, "egressBurst": 34_359_738_368_u64}),
-            json!({"egressRate": 8000, "egressBurst": 8000, "unshapedSubnets": ["10.0.0.0/8"]}),
+            json!({"egressRate": 8000, "egressBurst": 8000, "unshapedSubnets": ["10.0.0.0"]}),
+            json!({"egressRate": 8000, "egressBurst": 8000, "shapedSubnets": ["10.0.0.0/33"]}),
+            json!({"egressRate": 8000, "egressBurst": 8000, "shapedSubnets": ["10.0.0.0/8"], "unshapedSubnets": ["::/0"]}),
         ] {
             assert_eq!(code(wrong.clone()), Err(7), "{wrong}");
         }
@@ -301,6 +339,17 @@ mod tests {
         let own = json!({"runtimeConfig": runtime, "ingressRate": 80, "ingressBurst": 80});
         let both = bandwidth(&own).unwrap();
         assert!(both.egress.is_none() && both.ingress.is_some());
+    }
+
+    #[test]
+    fn subnets_are_of_the_other_side() {
+        let rates =
+            json!({"egressRate": 8000, "egressBurst": 8000, "shapedSubnets": ["10.0.0.0/8", "fd00::/8"]});
+        let networks = ["10.0.0.0/8", "fd00::/8"].map(|text| text.parse().unwrap());
+        let peers = bandwidth(&rates).unwrap().peers;
+        assert_eq!(peers.at(End::Source), Limited::Only(End::Source, &networks));
+        let but = json!({"egressRate": 8000, "egressBurst": 8000, "shapedSubnets": [], "unshapedSubnets": ["10.0.0.0/8"]});
+        assert_eq!(bandwidth(&but).unwrap().peers, Peers::AllBut(networks[..1].to_vec()));
     }
 
     #[test]

@@ -172,7 +172,8 @@ impl Driver for Bridge {
         if port.master != bridge.index {
             return Err(differs(format!("{} is no port of bridge {} any more", port.name, self.name)));
         }
-        Ok(())
+        self.check_bridge(&mut ends.outer, &bridge, reply)?;
+        self.check_port(&mut ends.outer, &port)
     }
 
     fn remove(&self, plan: &NetPlan) -> Result<(), Error> {
@@ -205,6 +206,48 @@ impl Bridge {
             spoof::add(&plan.attachment, &port.name, &mac)?;
         }
         Ok(())
+    }
+
+    /// CHECK of what ADD set at the bridge itself.
+    fn check_bridge(&self, socket: &mut RouteSocket, bridge: &Link, reply: &Reply) -> Result<(), Error> {
+        for (flag, is_wanted, what) in [(UP, true, "up"), (PROMISC, self.promisc, "promiscuous")] {
+            if is_wanted && bridge.flags & flag == 0 {
+                return Err(differs(format!("bridge {} is not {what} any more", bridge.name)));
+            }
+        }
+        if self.vlans.is_any() && bridge.number(IFLA_BR_VLAN_FILTERING) != Some(1) {
+            return Err(differs(format!("bridge {} does not filter VLANs any more", bridge.name)));
+        }
+        if !self.is_gateway {
+            return Ok(());
+        }
+        let name = self.vlans.access.map_or(bridge.name.clone(), |vlan| vlans::host_name(bridge, vlan));
+        let failed = |errno: Errno| Error::failed(&name, errno);
+        let link = socket.link(&name).map_err(failed)?;
+        let link = link.ok_or_else(|| differs(format!("the gateway's interface {name} is gone")))?;
+        let addresses = socket.addresses(link.index).map_err(failed)?;
+        for gateway in reply.ips.iter().filter_map(|ip| ip.gateway) {
+            if !addresses.iter().any(|address| address.network.address == gateway) {
+                return Err(differs(format!("interface {name} has lost the gateway's address {gateway}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// CHECK of what `set_up_port` did.
+    fn check_port(&self, socket: &mut RouteSocket, port: &Link) -> Result<(), Error> {
+        if !(self.hairpin || self.isolated || self.vlans.is_any()) {
+            return Ok(()); // the kernel would tell of the ports of all bridges
+        }
+        let found = socket.port(port.index).map_err(|errno| Error::failed(&port.name, errno))?;
+        let found = found.ok_or_else(|| differs(format!("{} is no port any more", port.name)))?;
+        let flags = [(self.hairpin, found.hairpin, "hairpin"), (self.isolated, found.isolated, "isolated")];
+        if let Some((_, _, what)) = flags.iter().find(|(wanted, found, _)| *wanted && !found) {
+            return Err(differs(format!("bridge port {} is not {what} any more", port.name)));
+        }
+        self.vlans
+            .differ(&found.vlans)
+            .map_or(Ok(()), |how| Err(differs(format!("bridge port {} {how}", port.name))))
     }
 
     /// Gives the bridge, or the host's interface in the VLAN, the gateways' addresses, and lets the host forward.

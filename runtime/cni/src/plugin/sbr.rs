@@ -1,7 +1,8 @@
 //! sbr: what an address of the interface sends is routed by that interface's own routes (source based routing).
 //!
-//! In: prevResult. Out: for each address a routing table and a rule that names it, prevResult. Must never: leave a route
-//! of the interface in the main table, where it would compete with those of other interfaces.
+//! In: fields table, gateways, addSourceHints; prevResult. Out: for each address a routing table and a rule that names it,
+//! prevResult. Must never: leave a route of the interface in the main table, where it would compete with those of other
+//! interfaces, but those to its own networks where addSourceHints asks for them.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -24,13 +25,44 @@ use netlink::route::policy::SourceRule;
 /// The first table that is looked at; as the reference has it.
 const FIRST_TABLE: u32 = 100;
 
+/// The plugin's own fields.
+#[derive(Debug)]
+struct Sbr {
+    table: Option<u32>,
+    /// One a family at most; they go before those of prevResult.
+    gateways: Vec<IpAddr>,
+    keeps_networks: bool,
+}
+
+impl Sbr {
+    fn new(plan: &NetPlan) -> Result<Sbr, Error> {
+        let fields = plan.fields()?;
+        let wrong = |message: String| Error::new(error::INVALID_CONFIG, message);
+        let mut gateways: Vec<IpAddr> = Vec::new();
+        for text in fields.texts("gateways")? {
+            let gateway: IpAddr =
+                text.parse().map_err(|_| wrong(format!("field gateways: {text:?} is no address")))?;
+            if gateways.iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
+                return Err(wrong(format!("field gateways: {gateway} is the second one of its family")));
+            }
+            gateways.push(gateway);
+        }
+        Ok(Sbr { table: fields.number("table")?, gateways, keeps_networks: fields.flag("addSourceHints")? })
+    }
+
+    fn gateway_of(&self, ip: &IpConfig) -> Option<IpAddr> {
+        let own = self.gateways.iter().find(|gateway| gateway.is_ipv4() == ip.address.address.is_ipv4());
+        own.copied().or(ip.gateway)
+    }
+}
+
 /// Reads what ADD is to do, and does none of it: for `runtime::fuzz`.
 ///
 /// # Errors
 /// Codes 6 and 7.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn read(plan: &NetPlan) -> Result<(), Error> {
-    plan.fields()?.number("table")?;
+    Sbr::new(plan)?;
     own_ips(plan).map(drop)
 }
 
@@ -40,9 +72,9 @@ pub fn read(plan: &NetPlan) -> Result<(), Error> {
 /// Codes 6 to 8, 101 from CHECK, 999.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
     match plan.command {
-        Command::Add => return add(plan, plan.fields()?.number("table")?).map(Some),
+        Command::Add => return add(plan, &Sbr::new(plan)?).map(Some),
         Command::Del => delete(plan)?,
-        Command::Check => check(plan)?,
+        Command::Check => check(plan, &Sbr::new(plan)?)?,
         // Rules and tables go with the namespace.
         Command::Gc | Command::Status => {}
     }
@@ -68,7 +100,7 @@ fn open_locked(plan: &NetPlan) -> Result<(OwnedFd, RouteSocket), Error> {
     Ok((netns, socket))
 }
 
-fn add(plan: &NetPlan, table: Option<u32>) -> Result<Value, Error> {
+fn add(plan: &NetPlan, sbr: &Sbr) -> Result<Value, Error> {
     let ips = own_ips(plan)?;
     if ips.is_empty() {
         let message = format!(
@@ -78,19 +110,14 @@ fn add(plan: &NetPlan, table: Option<u32>) -> Result<Value, Error> {
         return Err(Error::new(error::INVALID_CONFIG, message));
     }
     let (_locked, mut socket) = open_locked(plan)?;
-    if let Err(error) = move_routes(plan, &ips, table, &mut socket) {
+    if let Err(error) = move_routes(plan, &ips, sbr, &mut socket) {
         let _ = remove_rules(&ips, &mut socket); // the first error is the one to tell
         return Err(error);
     }
     plan.pass_through()
 }
 
-fn move_routes(
-    plan: &NetPlan,
-    ips: &[IpConfig],
-    table: Option<u32>,
-    socket: &mut RouteSocket,
-) -> Result<(), Error> {
+fn move_routes(plan: &NetPlan, ips: &[IpConfig], sbr: &Sbr, socket: &mut RouteSocket) -> Result<(), Error> {
     let ifname = &plan.attachment.ifname;
     let failed = |what: String| move |errno: Errno| Error::failed(what, errno);
     let link = socket.link(ifname).map_err(failed(ifname.clone()))?;
@@ -98,7 +125,7 @@ fn move_routes(
     let routes = socket.held_routes(index).map_err(failed(format!("routes by {ifname}")))?;
     let mut taken = taken_tables(socket).map_err(failed("rules and routes".into()))?;
     for ip in ips {
-        let chosen = table.unwrap_or_else(|| next_table(&taken));
+        let chosen = sbr.table.unwrap_or_else(|| next_table(&taken));
         taken.push(chosen);
         let rule = SourceRule { source: host(ip.address.address), table: chosen };
         socket.add_rule(&rule).map_err(failed(format!("a rule for {}", rule.source)))?;
@@ -110,12 +137,16 @@ fn move_routes(
                 .copy_route(route, chosen)
                 .map_err(failed(format!("a route of {ifname} in table {chosen}")))?;
         }
-        if let Some(gateway) = ip.gateway {
+        if let Some(gateway) = sbr.gateway_of(ip) {
             let route = Route { table: Some(chosen), ..default_by(gateway, index) };
             socket.add_route(&route).map_err(failed(format!("a route by {gateway} in table {chosen}")))?;
         }
     }
-    for route in &routes {
+    // A route that came with an address has it as its source already, which is all of a hint.
+    let stays = |route: &HeldRoute| {
+        sbr.keeps_networks && route.gateway.is_none() && (route.source.is_some() || !route.is_v4)
+    };
+    for route in routes.iter().filter(|route| !stays(route)) {
         socket.delete_held_route(route).map_err(failed(format!("a route by {ifname} in the main table")))?;
     }
     Ok(())
@@ -172,7 +203,7 @@ fn remove_rules(ips: &[IpConfig], socket: &mut RouteSocket) -> Result<(), Error>
     Ok(())
 }
 
-fn check(plan: &NetPlan) -> Result<(), Error> {
+fn check(plan: &NetPlan, sbr: &Sbr) -> Result<(), Error> {
     let (_netns, mut socket) = container::open(plan)?;
     let failed = |errno: Errno| Error::failed("rules by source", errno);
     let rules = socket.source_rules().map_err(failed)?;
@@ -183,10 +214,11 @@ fn check(plan: &NetPlan) -> Result<(), Error> {
         let Some(rule) = rules.iter().find(|rule| rule.source == source) else {
             return differs(format!("the rule for what {} sends is gone", ip.address.address));
         };
+        let wanted = sbr.gateway_of(&ip);
         let leads_on = |route: &Route| {
-            route.table == Some(rule.table) && route.destination.prefix == 0 && route.gateway == ip.gateway
+            route.table == Some(rule.table) && route.destination.prefix == 0 && route.gateway == wanted
         };
-        if let Some(gateway) = ip.gateway
+        if let Some(gateway) = wanted
             && !routes.iter().any(leads_on)
         {
             return differs(format!("the route by {gateway} is gone from table {}", rule.table));

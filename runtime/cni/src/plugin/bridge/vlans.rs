@@ -1,7 +1,9 @@
 //! The VLANs of a bridge's port, and the host's interface in one.
 //!
-//! In: fields vlan, vlanTrunk, preserveDefaultVlan. Out: a port in these VLANs. Must never: leave a VLAN uncounted: a
+//! In: fields vlan, vlanTrunk, preserveDefaultVlan. Out: a port in these VLANs, and CHECK of it. Must never: leave a VLAN uncounted: a
 //! bridge whose ports have VLANs filters by them.
+
+use std::collections::BTreeSet;
 
 use rustix::io::Errno;
 
@@ -70,9 +72,27 @@ impl Vlans {
         if !self.keeps_default {
             socket.delete_port_vlans(port, &[VlanRange::tagged(1, VLAN_LAST)])?;
         }
+        socket.add_port_vlans(port, &self.wanted())
+    }
+
+    fn wanted(&self) -> Vec<VlanRange> {
         let access = self.access.map(|vlan| VlanRange { untagged: true, ..VlanRange::tagged(vlan, vlan) });
-        let vlans: Vec<VlanRange> = access.into_iter().chain(self.trunk.iter().copied()).collect();
-        socket.add_port_vlans(port, &vlans)
+        access.into_iter().chain(self.trunk.iter().copied()).collect()
+    }
+
+    /// CHECK: what is wrong with a port that is in the VLANs `found`; nothing where none were asked for. More than those
+    /// asked for may be there only where the default VLAN stays.
+    pub fn differ(&self, found: &[VlanRange]) -> Option<String> {
+        if !self.is_any() {
+            return None;
+        }
+        let (wanted, found) = (each(&self.wanted()), each(found));
+        if let Some((vlan, untagged)) = wanted.difference(&found).next() {
+            let tags = if *untagged { "without tags" } else { "with tags" };
+            return Some(format!("is not in VLAN {vlan} {tags} any more"));
+        }
+        let other = found.difference(&wanted).next().filter(|_| !self.keeps_default);
+        other.map(|(vlan, _)| format!("is in VLAN {vlan}, which was not asked for"))
     }
 
     /// The host's interface in the access VLAN, `BRIDGE.VLAN`, made if it isn't there: a veth pair whose other side is a
@@ -81,7 +101,7 @@ impl Vlans {
     /// # Errors
     /// Code 7 when the name is too long; 999.
     pub fn host_interface(&self, socket: &mut RouteSocket, bridge: &Link, vlan: u16) -> Result<Link, Error> {
-        let name = format!("{}.{vlan}", bridge.name);
+        let name = host_name(bridge, vlan);
         if !crate::plan::is_interface_name(&name) {
             let message =
                 format!("field bridge: the gateway's interface would be {name}, a name that is too long");
@@ -114,6 +134,16 @@ impl Vlans {
     }
 }
 
+/// The name of the host's interface in a VLAN.
+pub fn host_name(bridge: &Link, vlan: u16) -> String {
+    format!("{}.{vlan}", bridge.name)
+}
+
+/// Each VLAN, and whether it is the one without tags.
+fn each(ranges: &[VlanRange]) -> BTreeSet<(u16, bool)> {
+    ranges.iter().flat_map(|range| (range.first..=range.last).map(|vlan| (vlan, range.untagged))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +174,27 @@ mod tests {
         ] {
             assert_eq!(read(&wrong).unwrap_err().code, 7, "{wrong}");
         }
+    }
+
+    #[test]
+    fn rule_16_check_sees_a_vlan_that_is_gone_and_one_too_many() {
+        let untagged = |vlan| VlanRange { untagged: true, ..VlanRange::tagged(vlan, vlan) };
+        let differ = |config: Value, found: &[VlanRange]| read(&config).unwrap().differ(found);
+        let access = json!({"vlan": 5, "preserveDefaultVlan": false});
+        assert_eq!(differ(access.clone(), &[untagged(5)]), None);
+        assert!(differ(access.clone(), &[VlanRange::tagged(5, 5)]).unwrap().contains("VLAN 5 without tags"));
+        assert!(
+            differ(access, &[untagged(5), VlanRange::tagged(1, 1)]).unwrap().contains("in VLAN 1, which")
+        );
+        assert_eq!(differ(json!({"vlan": 5}), &[untagged(5), VlanRange::tagged(1, 1)]), None);
+        let trunk = json!({"vlanTrunk": [{"id": 7}, {"minID": 10, "maxID": 12}]});
+        assert_eq!(
+            differ(trunk.clone(), &[untagged(1), VlanRange::tagged(7, 7), VlanRange::tagged(10, 12)]),
+            None
+        );
+        assert!(
+            differ(trunk, &[untagged(1), VlanRange::tagged(7, 11)]).unwrap().contains("VLAN 12 with tags")
+        );
+        assert_eq!(differ(json!({}), &[]), None);
     }
 }
