@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+#[path = "network/mod.rs"]
+mod network;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +18,6 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,125 +27,16 @@ use runtime::netlink::nft::NftSocket;
 use serde_json::Value;
 use serde_json::json;
 
+use network::Bench;
+use network::addresses;
+use network::rules;
+use network::run;
+use network::traces;
+
 /// What hangs, ends; nothing is measured by it.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a packet that must not arrive is waited for.
 const SILENCE: Duration = Duration::from_secs(1);
-const TABLES: [(Family, &str); 5] = [
-    (Family::Bridge, "cni_firewall"),
-    (Family::Ip, "cni_hostport"),
-    (Family::Ip6, "cni_hostport"),
-    (Family::Inet, "cni_firewall"),
-    (Family::Inet, "cni_plugins_masquerade"),
-];
-
-/// A folder of configuration lists, and namespaces; all of it goes at the end.
-struct Bench {
-    folder: PathBuf,
-    bridges: Vec<String>,
-    namespaces: Vec<String>,
-}
-
-impl Bench {
-    fn new(name: &str) -> Bench {
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        assert_eq!(rules(), 0, "the machine was not clean");
-        Bench { folder, bridges: vec![], namespaces: vec![] }
-    }
-
-    /// A list of bridge on `subnets` and then `chained`.
-    fn network(&mut self, name: &str, subnets: &[&str], chained: &[Value]) {
-        let ranges: Vec<Value> = subnets.iter().map(|subnet| json!([{"subnet": subnet}])).collect();
-        let mut plugins =
-            vec![json!({"type": "bridge", "bridge": name, "isDefaultGateway": true, "hairpinMode": true,
-            "ipMasq": false, "ipam": {"type": "host-local", "ranges": ranges}})];
-        plugins.extend_from_slice(chained);
-        let list = json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins});
-        std::fs::write(self.folder.join(format!("{name}.conflist")), list.to_string()).unwrap();
-        self.bridges.push(name.to_string());
-    }
-
-    fn namespace(&mut self, name: &str) {
-        run(Command::new("ip").args(["netns", "add", name]));
-        self.namespaces.push(name.to_string());
-    }
-
-    fn cni(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("cni");
-        command.env("NETCONFPATH", &self.folder).args(args);
-        command
-    }
-
-    /// Attaches the namespace `name`, made anew, and gives its first address.
-    fn attach(&mut self, network: &str, name: &str, rest: &[&str]) -> IpAddr {
-        self.namespace(name);
-        let text = self.try_attach(network, name, rest);
-        addresses(&text)[0]
-    }
-
-    fn try_attach(&self, network: &str, name: &str, rest: &[&str]) -> String {
-        let netns = format!("/run/netns/{name}");
-        let args = ["attach", network, "--id", name, "--netns", &netns];
-        run(self.cni(&args).args(rest))
-    }
-
-    fn detach(&self, name: &str) {
-        run(&mut self.cni(&["detach", "--id", name]));
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for name in &self.namespaces {
-            let _ = self.cni(&["detach", "--id", name]).status();
-            let _ = Command::new("ip").args(["netns", "del", name]).output();
-        }
-        for name in &self.bridges {
-            let _ = Command::new("ip").args(["link", "del", name]).output();
-            let _ = std::fs::remove_dir_all(format!("/var/lib/cni/networks/{name}"));
-        }
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
-
-fn addresses(result: &str) -> Vec<IpAddr> {
-    let result: Value = serde_json::from_str(result).unwrap();
-    let ips = result["ips"].as_array().unwrap().iter();
-    ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap()).collect()
-}
-
-/// Rules in tables of ours; a table that is there has some.
-fn rules() -> usize {
-    let mut socket = NftSocket::open().unwrap();
-    TABLES.iter().map(|(family, table)| socket.rules(*family, table).unwrap().len()).sum()
-}
-
-/// What attachments leave on the host, apart from the bridges.
-fn traces(networks: &[&str]) -> Vec<String> {
-    let mut traces: Vec<String> = run(Command::new("ip").args(["-o", "link", "show", "type", "veth"]))
-        .lines()
-        .map(str::to_string)
-        .collect();
-    traces.extend(
-        run(Command::new("ip").args(["-o", "link", "show", "type", "ifb"])).lines().map(str::to_string),
-    );
-    let mut folders = vec![PathBuf::from("/run/cni/tuning"), PathBuf::from("/var/lib/cni/results")];
-    folders.extend(networks.iter().map(|name| PathBuf::from("/var/lib/cni/networks").join(name)));
-    for folder in folders {
-        let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        traces.extend(names.filter(|name| name != "lock" && !name.starts_with("last_reserved_ip")));
-    }
-    traces
-}
 
 /// Runs `action` in the namespace `name`; a socket that it opens stays there.
 fn within<T: Send>(name: &str, action: impl FnOnce() -> T + Send) -> T {

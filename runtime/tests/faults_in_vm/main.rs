@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+#[allow(dead_code)] // faults_in_vm and kills_in_vm each use a part of it
 mod tracer;
 mod world;
 
@@ -120,7 +121,11 @@ fn try_all(
     let calm = tracer::run(case.words, None);
     assert_eq!(calm.status, Some(0), "{}", calm.stderr);
     do_it(&["runc", "delete", "--force", BOX]);
-    let calls = if whose == Whose::Runtime { calm.runtime_calls } else { calm.child_calls };
+    let calls = match whose {
+        Whose::Runtime => calm.runtime_calls,
+        Whose::Child => calm.child_calls,
+        Whose::Messages => calm.messages,
+    };
     let (mut hits, mut wrong) = (0, Vec::new());
     for nth in tried(calls) {
         case.before.iter().for_each(|words| do_it(words));

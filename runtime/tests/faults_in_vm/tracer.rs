@@ -23,6 +23,8 @@ pub enum Whose {
     Runtime,
     /// Those of the process that becomes the container's, until it starts the container's program.
     Child,
+    /// The command's own that send a message (sendto(2)), to netlink above all.
+    Messages,
 }
 
 /// What goes wrong.
@@ -53,6 +55,8 @@ pub struct Outcome {
     pub runtime_calls: usize,
     /// Calls of the process that becomes the container's.
     pub child_calls: usize,
+    /// Of the command's calls, those that send a message.
+    pub messages: usize,
     /// The number of the call at which something went wrong; None: it was not reached, or can't fail.
     pub hit: Option<u64>,
 }
@@ -170,16 +174,22 @@ impl Tracer {
     }
 
     fn enter(&mut self, pid: Pid) {
-        let whose = if pid == self.main { Whose::Runtime } else { Whose::Child };
-        let count = match whose {
-            Whose::Runtime => &mut self.outcome.runtime_calls,
-            Whose::Child => &mut self.outcome.child_calls,
+        let (whose, count) = if pid == self.main {
+            (Whose::Runtime, &mut self.outcome.runtime_calls)
+        } else {
+            (Whose::Child, &mut self.outcome.child_calls)
         };
         *count += 1;
-        let Some(injection) = self.injection.filter(|here| (here.whose, here.nth) == (whose, *count)) else {
-            return;
-        };
+        let count = *count;
         let Ok(mut registers) = ptrace::getregs(pid) else { return };
+        let sends = registers.orig_rax == libc::SYS_sendto as u64;
+        self.outcome.messages += usize::from(sends);
+        let messages = self.outcome.messages;
+        let is_here = |here: &Injection| match here.whose {
+            Whose::Messages => sends && here.nth == messages,
+            _ => (here.whose, here.nth) == (whose, count),
+        };
+        let Some(injection) = self.injection.filter(is_here) else { return };
         match injection.fault {
             Fault::Kill => {
                 self.outcome.hit = Some(registers.orig_rax);

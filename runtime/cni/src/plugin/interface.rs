@@ -19,12 +19,14 @@ use super::container;
 use crate::error;
 use crate::error::Error;
 use crate::ipam;
+use crate::plan::Attachment;
 use crate::plan::Command;
 use crate::plan::NetPlan;
 use crate::plan::format_mac;
 use crate::reply::Dns;
 use crate::reply::Interface;
 use crate::reply::Reply;
+use crate::rules;
 use netlink::link::Link;
 use netlink::link::LinkChange;
 use netlink::link::NewLink;
@@ -265,10 +267,11 @@ fn check(plan: &NetPlan, driver: &dyn Driver) -> Result<(), Error> {
 pub fn remove(plan: &NetPlan) -> Result<(), Error> {
     let ifname = &plan.attachment.ifname;
     let failed = |errno: Errno| Error::failed(format!("interface {ifname} can't be removed"), errno);
-    if let Some((_, mut inner)) = container::try_open(plan)?
-        && let Some(link) = inner.link(ifname).map_err(failed)?
-    {
-        inner.delete_link(link.index).map_err(failed)?;
+    let Some((_, mut inner)) = container::try_open(plan)? else { return Ok(()) };
+    for name in [ifname, &unfinished_name(&plan.attachment)] {
+        if let Some(link) = inner.link(name).map_err(failed)? {
+            return inner.delete_link(link.index).map_err(failed);
+        }
     }
     Ok(())
 }
@@ -285,17 +288,29 @@ pub fn create(plan: &NetPlan, ends: &mut Ends, in_container: bool, new: &NewLink
     if in_container {
         return ends.inner.create_link(&NewLink { name: ifname, ..*new }).map_err(failed);
     }
-    // The kernel looks for the name in the host's namespace too, so it is a random one until the interface is inside.
+    // The kernel looks for the name in the host's namespace too, so it is another one until the interface is inside.
     let netns = ends.netns.as_fd();
-    let name =
-        with_random_name(|name| ends.outer.create_link(&NewLink { name, namespace: Some(netns), ..*new }))
-            .map_err(failed)?;
+    let mut make = |name: &str| ends.outer.create_link(&NewLink { name, namespace: Some(netns), ..*new });
+    let unfinished = unfinished_name(&plan.attachment);
+    let name = match make(&unfinished) {
+        Ok(()) => Ok(unfinished),
+        Err(Errno::EXIST) => with_random_name(make),
+        Err(errno) => Err(errno),
+    };
+    let name = name.map_err(failed)?;
     let index = existing(&mut ends.inner, &name)?.index;
     let renamed = ends.inner.change_link(index, &LinkChange { name: Some(ifname), ..LinkChange::default() });
     renamed.map_err(|errno| {
         let _ = ends.inner.delete_link(index); // the first error is the one to tell
         failed(errno)
     })
+}
+
+/// The name that an interface has until it is in the container: DEL knows it too, should ADD be killed before that.
+fn unfinished_name(attachment: &Attachment) -> String {
+    let Attachment { network, id, ifname } = attachment;
+    let parts = [network.as_bytes(), b"\0", id.as_bytes(), b"\0", ifname.as_bytes()];
+    format!("cni{:012x}", rules::hash(&parts) >> 16)
 }
 
 /// Calls `make` with random names until one is free, and gives that.
