@@ -2,8 +2,8 @@
  * sample. Must never: cost enough to be seen in what it measures: it starts programs by vfork, and reads clocks.
  *
  * A plan: `sample NAME` begins a sample, and each line behind it is a command of it: `time WORDS` is timed, `sealed WORDS`
- * too, its program being executed from a sealed memory file that was made beforehand; `then WORDS` is not timed. In each
- * round every sample is taken once, in an order that is shuffled anew, so that none always follows the same other one.
+ * too, its program being executed from a sealed memory file that was made beforehand; `then WORDS` is not timed. Before the
+ * program, `<FILE` is its standard input and `NAME=VALUE` a variable of its environment. In each round every sample is taken once, in an order that is shuffled anew, so that none always follows the same other one.
  *     NAME <tab> nanoseconds <tab> peak memory of the largest process of the timed commands, kB
  * The last line, `itself`, has this program's own memory, below which none can be told.
  *
@@ -32,6 +32,7 @@
 #define SAMPLES_MAX 64
 #define COMMANDS_MAX 8
 #define WORDS_MAX 24
+#define VARIABLES_MAX 64
 #define PLAN_BYTES_MAX 65536
 #define CALLS_MAX 512
 #define THREADS_MAX 256
@@ -43,6 +44,8 @@ enum kind { TIME, SEALED, THEN };
 struct command {
 	enum kind kind;
 	char *words[WORDS_MAX + 1];
+	char *variables[VARIABLES_MAX + 1];
+	char *input;
 	int sealed_fd;
 };
 
@@ -99,12 +102,21 @@ static void add_command(enum kind kind, char *text)
 	if (sample->count == COMMANDS_MAX)
 		fail(sample->name, "too many commands");
 	struct command *command = &sample->commands[sample->count++];
-	int count = 0;
+	int count = 0, variables = 0;
 	command->kind = kind;
+	while (environ[variables] && variables < VARIABLES_MAX) {
+		command->variables[variables] = environ[variables];
+		variables++;
+	}
 	for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) {
-		if (count == WORDS_MAX)
+		if (count == WORDS_MAX || variables == VARIABLES_MAX)
 			fail(sample->name, "too many words");
-		command->words[count++] = word;
+		if (count == 0 && *word == '<')
+			command->input = word + 1;
+		else if (count == 0 && strchr(word, '='))
+			command->variables[variables++] = word;
+		else
+			command->words[count++] = word;
 	}
 	if (count == 0)
 		fail(sample->name, "a command without words");
@@ -139,15 +151,21 @@ static void read_plan(void)
 static long run(const struct sample *sample, const struct command *command)
 {
 	struct rusage usage;
-	int status;
+	int status, input = -1;
+	if (command->input && (input = open(command->input, O_RDONLY | O_CLOEXEC)) < 0)
+		fail(command->input, strerror(errno));
 	pid_t pid = vfork();
 	if (pid == 0) {
+		if (input >= 0)
+			dup2(input, 0);
 		if (command->kind == SEALED)
-			syscall(SYS_execveat, command->sealed_fd, "", command->words, environ, AT_EMPTY_PATH);
+			syscall(SYS_execveat, command->sealed_fd, "", command->words, command->variables, AT_EMPTY_PATH);
 		else
-			execve(command->words[0], command->words, environ);
+			execve(command->words[0], command->words, command->variables);
 		_exit(127);
 	}
+	if (input >= 0)
+		close(input);
 	if (pid < 0 || wait4(pid, &status, 0, &usage) < 0)
 		fail(command->words[0], strerror(errno));
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {

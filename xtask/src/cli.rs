@@ -389,9 +389,9 @@ pub struct SizeArgs {
 pub struct BenchArgs {
     /// What to measure
     pub what: Benched,
-    /// How often each thing is measured, one after the other in each round
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: u32,
+    /// How often each thing is measured, one after the other in each round: 10 times, of the network 50, if nothing is said
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: Option<u32>,
     /// Compare with an earlier result
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
@@ -409,6 +409,8 @@ pub enum Benched {
     Build,
     /// Containers in the machine: our runtime, crun, runc, and the least that can be done. Needs root, as `conformance`.
     Runtime,
+    /// Chains of plugins in the machine: ours, the reference's, and the least that can be done; streams of bytes. Needs root.
+    Network,
 }
 
 /// What there are upstream suites of.

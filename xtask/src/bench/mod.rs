@@ -1,4 +1,4 @@
-//! Measurements: boot, build and runtime. In: the image, this checkout. Out: a table on stdout, target/bench/*.json with
+//! Measurements: boot, build, runtime and network. In: the image, this checkout. Out: a table on stdout, target/bench/*.json with
 //! facts of the machine, a timeline as SVG; a comparison with an earlier file. Must never: call noise a change: see `stats`.
 
 pub mod boot;
@@ -6,11 +6,13 @@ pub mod build;
 mod chart;
 mod debian;
 mod floor;
+pub mod network;
 pub mod runtime;
 mod stats;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -19,10 +21,14 @@ use crate::cli::{BenchArgs, Benched};
 use crate::context::Build;
 use crate::stamp::write_whole;
 
+/// How often each thing is measured where nobody says it: what takes milliseconds more often.
+const ROUNDS: u32 = 10;
+const NETWORK_ROUNDS: u32 = 50;
+
 /// One run of a bench, as its file has it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Run {
-    /// `boot`, `build` or `runtime`.
+    /// `boot`, `build`, `runtime` or `network`.
     kind: String,
     machine: BTreeMap<String, String>,
     /// Seconds, by what was measured.
@@ -35,15 +41,22 @@ pub struct Run {
 /// Measures, reports, compares.
 pub fn run(build: &Build, args: &BenchArgs) -> Result<()> {
     let earlier = args.compare.as_deref().map(load).transpose()?;
+    let rounds = args.rounds.unwrap_or(match args.what {
+        Benched::Network => NETWORK_ROUNDS,
+        _ => ROUNDS,
+    });
     let run = match args.what {
-        Benched::Boot => boot::run(build, args.rounds)?,
-        Benched::Build => build::run(build, args.rounds, args.kernel)?,
-        Benched::Runtime => runtime::run(build, args.rounds)?,
+        Benched::Boot => boot::run(build, rounds)?,
+        Benched::Build => build::run(build, rounds, args.kernel)?,
+        Benched::Runtime => runtime::run(build, rounds)?,
+        Benched::Network => network::run(build, rounds)?,
     };
     let path = save(build, &run)?;
     let mut out = table(&run);
-    if matches!(args.what, Benched::Runtime) {
-        out += &runtime::summary(&run);
+    match args.what {
+        Benched::Runtime => out += &runtime::summary(&run),
+        Benched::Network => out += &network::summary(&run),
+        _ => {}
     }
     if let Some(earlier) = &earlier {
         out += &comparison(earlier, &run);
@@ -82,6 +95,22 @@ fn machine(build: &Build, more: &[(&str, String)]) -> BTreeMap<String, String> {
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(more).collect()
 }
 
+/// Compiles a C program of xtask/bench.
+fn compile(build: &Build, name: &str, program: PathBuf) -> Result<()> {
+    let source = build.layout.root().join("xtask/bench").join(format!("{name}.c"));
+    let mut gcc = Command::new(build.host.require("gcc")?);
+    gcc.args(["-O2", "-Wall", "-Werror", "-static", "-s", "-o"]).arg(program).arg(source);
+    debian::run(&mut gcc).map(drop)
+}
+
+/// What `measure` says: `NAME <tab> nanoseconds <tab> kB`, as name, seconds and MB.
+fn sample(line: &str) -> Option<(&str, f64, f64)> {
+    let mut fields = line.split('\t');
+    let name = fields.next()?;
+    let (nanoseconds, peak): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((name, nanoseconds / 1e9, peak * 1024.0 / 1e6))
+}
+
 fn table(run: &Run) -> String {
     let mut out = "  median  quartiles        n  seconds for\n".to_owned();
     for (name, samples) in &run.samples {
@@ -92,7 +121,7 @@ fn table(run: &Run) -> String {
         out += &format!("{count:>8.2}  {name}\n");
     }
     // By what they are targets of: those of a bench that did not run have no samples.
-    for &(name, of, at_most) in boot::TARGETS.iter().chain(runtime::TARGETS) {
+    for &(name, of, at_most) in boot::TARGETS.iter().chain(runtime::TARGETS).chain(network::TARGETS) {
         if let (Some(one), Some(other)) = (run.median(name), run.median(of)) {
             let ratio = one / other;
             out += &format!(
@@ -134,6 +163,12 @@ fn comparison(earlier: &Run, now: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_is_a_name_and_two_numbers() {
+        assert_eq!(sample("exec: ours\t1500000\t1000"), Some(("exec: ours", 0.0015, 1.024)));
+        assert_eq!(sample("measure: exec: ours: status 0x100"), None);
+    }
 
     #[test]
     fn a_comparison_names_what_changed_and_the_other_machine() {

@@ -27,7 +27,7 @@ use judge::{Known, Results};
 use suites::{Found, Suites};
 
 pub use callers::{Caller, run as run_callers};
-pub use guest::{Guest, Runtime};
+pub use guest::{Guest, Runtime, profile};
 pub use suites::Suite;
 
 /// Which third, or which share of another count.
@@ -176,6 +176,11 @@ fn run_file(
 pub fn disk(build: &Build) -> Result<Artifact> {
     let suites = Suites::load(build)?;
     Sources::find(build, &suites)?.disk(build, &suites)
+}
+
+/// The disk with the real callers, for others who want a Debian with nft and iptables.
+pub fn callers_disk(build: &Build) -> Result<Artifact> {
+    root::callers(build, &Suites::load(build)?.callers)
 }
 
 /// The folder that the machine shares: `enter` and what the suites are run by.

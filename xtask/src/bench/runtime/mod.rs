@@ -8,13 +8,12 @@ mod report;
 mod seccomp;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Run, debian, machine};
+use super::{Run, compile, machine, sample};
 use crate::conformance::{self, Guest, Runtime};
 use crate::context::Build;
 use crate::stage::rootfs::Contents;
@@ -75,13 +74,6 @@ fn share(build: &Build, room: &Path) -> Result<bool> {
             Ok(false)
         }
     }
-}
-
-fn compile(build: &Build, name: &str, program: PathBuf) -> Result<()> {
-    let source = build.layout.root().join("xtask/bench").join(format!("{name}.c"));
-    let mut gcc = Command::new(build.host.require("gcc")?);
-    gcc.args(["-O2", "-Wall", "-Werror", "-static", "-s", "-o"]).arg(program).arg(source);
-    debian::run(&mut gcc).map(drop)
 }
 
 struct Bench<'a> {
@@ -181,24 +173,5 @@ impl Bench<'_> {
             *most = most.max(peak);
         }
         Ok(())
-    }
-}
-
-/// `NAME <tab> nanoseconds <tab> kB`, as name, seconds and MB.
-fn sample(line: &str) -> Option<(&str, f64, f64)> {
-    let mut fields = line.split('\t');
-    let name = fields.next()?;
-    let (nanoseconds, peak): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((name, nanoseconds / 1e9, peak * 1024.0 / 1e6))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_is_a_name_and_two_numbers() {
-        assert_eq!(sample("exec: ours\t1500000\t1000"), Some(("exec: ours", 0.0015, 1.024)));
-        assert_eq!(sample("measure: exec: ours: status 0x100"), None);
     }
 }
