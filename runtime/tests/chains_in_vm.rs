@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+#[allow(dead_code)] // other tests use other parts of it
 #[path = "network/mod.rs"]
 mod network;
 

@@ -102,25 +102,9 @@ impl Socket {
 
     /// `None` when the dump was inconsistent.
     fn dump_answers(&mut self) -> Result<Option<Vec<Received>>, Errno> {
-        let mut answers = Vec::new();
-        let mut whole = true;
-        loop {
-            for received in self.receive(RecvFlags::empty())? {
-                if received.sequence != self.sequence {
-                    continue;
-                }
-                whole &= received.flags & NLM_F_DUMP_INTR == 0;
-                match received.kind {
-                    NLMSG_NOOP => {}
-                    NLMSG_ERROR => error_of(&received)?,
-                    NLMSG_DONE => {
-                        error_of(&received)?;
-                        return Ok(whole.then_some(answers));
-                    }
-                    _ => answers.push(received),
-                }
-            }
-        }
+        let mut dump = Dump { sequence: self.sequence, answers: Vec::new(), is_whole: true };
+        while !dump.take(self.receive(RecvFlags::empty())?)? {}
+        Ok(dump.is_whole.then_some(dump.answers))
     }
 
     /// Sends several messages as one buffer, as nf_tables transactions are, and gives the first error.
@@ -186,6 +170,30 @@ impl Socket {
     }
 }
 
+/// A dump that is being read.
+struct Dump {
+    sequence: u32,
+    answers: Vec<Received>,
+    /// Whether the kernel has not said that the list changed meanwhile.
+    is_whole: bool,
+}
+
+impl Dump {
+    /// Takes in what came; true at the end.
+    fn take(&mut self, received: Vec<Received>) -> Result<bool, Errno> {
+        for message in received.into_iter().filter(|message| message.sequence == self.sequence) {
+            self.is_whole &= message.flags & NLM_F_DUMP_INTR == 0;
+            match message.kind {
+                NLMSG_NOOP => {}
+                NLMSG_ERROR => error_of(&message)?,
+                NLMSG_DONE => return error_of(&message).map(|()| true),
+                _ => self.answers.push(message),
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// Beyond the last errno that the kernel gives (MAX_ERRNO), as it tells them.
 const NO_ERRNO: i32 = -4096;
 
@@ -203,6 +211,23 @@ pub fn error_of(received: &Received) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rule_30_a_dump_that_the_kernel_calls_inconsistent_is_none() {
+        let message = |kind, flags, sequence| Received { kind, flags, sequence, payload: vec![0; 4] };
+        let read = |flags| {
+            let mut dump = Dump { sequence: 5, answers: vec![], is_whole: true };
+            // What belongs to an earlier request is passed over.
+            assert_eq!(
+                dump.take(vec![message(16, 2, 5), message(16, flags, 5), message(16, 2, 4)]),
+                Ok(false)
+            );
+            assert_eq!(dump.take(vec![message(NLMSG_DONE, 2, 5)]), Ok(true));
+            (dump.answers.len(), dump.is_whole)
+        };
+        assert_eq!(read(2), (2, true));
+        assert_eq!(read(2 | NLM_F_DUMP_INTR), (2, false));
+    }
 
     /// Found by fuzzing: a number that is no errno ended in an assertion.
     #[test]

@@ -57,6 +57,10 @@ pub struct Outcome {
     pub child_calls: usize,
     /// Of the command's calls, those that send a message.
     pub messages: usize,
+    /// Of the command's and its threads' calls, those that sleep.
+    pub sleeps: usize,
+    /// How many programs it has started.
+    pub programs: usize,
     /// The number of the call at which something went wrong; None: it was not reached, or can't fail.
     pub hit: Option<u64>,
 }
@@ -64,6 +68,7 @@ pub struct Outcome {
 /// A call that does not return, or whose failure the kernel can't bring about: brk(2) gives an address whatever happens.
 const NEVER_FAIL: [i64; 5] =
     [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_restart_syscall, libc::SYS_brk];
+const SLEEP: [i64; 2] = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep];
 const SYSCALL_ENTRY: u8 = 1;
 const SYSCALL_EXIT: u8 = 2;
 const SHELL: &str = "kill -STOP $$; exec \"$@\"";
@@ -158,6 +163,7 @@ impl Tracer {
             self.started = false;
             go_on(pid, None);
         } else {
+            self.outcome.programs += 1;
             self.traced.remove(&pid);
             gone_is_fine(ptrace::detach(pid, None));
         }
@@ -184,6 +190,7 @@ impl Tracer {
         let Ok(mut registers) = ptrace::getregs(pid) else { return };
         let sends = registers.orig_rax == libc::SYS_sendto as u64;
         self.outcome.messages += usize::from(sends);
+        self.outcome.sleeps += usize::from(SLEEP.iter().any(|call| *call as u64 == registers.orig_rax));
         let messages = self.outcome.messages;
         let is_here = |here: &Injection| match here.whose {
             Whose::Messages => sends && here.nth == messages,

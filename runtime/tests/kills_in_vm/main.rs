@@ -7,7 +7,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-#[allow(dead_code)] // so does chains_in_vm
+#[allow(dead_code)] // other tests use other parts of it
 #[path = "../network/mod.rs"]
 mod network;
 #[allow(dead_code)] // faults_in_vm and kills_in_vm each use a part of it
@@ -24,6 +24,9 @@ use serde_json::json;
 
 use network::Bench;
 use network::TABLES;
+use network::call;
+use network::config;
+use network::plugin_words;
 use network::rules;
 use network::run;
 use network::traces;
@@ -173,45 +176,21 @@ fn rule_13_killed_in_detach_then_del() {
     report("detach", messages, hits, &wrong);
 }
 
-/// The words that run a plugin with the configuration in `file`.
-fn plugin_words(verb: &str, plugin: &str, file: &Path) -> [String; 3] {
-    let script = format!(
-        "exec env CNI_COMMAND={verb} CNI_CONTAINERID={BOX} CNI_NETNS={NETNS} CNI_IFNAME=eth0 \
-         CNI_PATH=/opt/cni/bin /opt/cni/bin/{plugin} < {}",
-        file.display()
-    );
-    ["sh".to_string(), "-c".to_string(), script]
-}
-
-/// Runs a plugin that has to succeed, and gives what it said.
-fn call(bench: &Bench, verb: &str, config: &Value) -> String {
-    let file = bench.folder.join("config");
-    std::fs::write(&file, config.to_string()).unwrap();
-    let [shell, option, script] = plugin_words(verb, config["type"].as_str().unwrap(), &file);
-    run(Command::new(shell).args([option, script]))
-}
-
-fn config(plugin: &str, fields: &Value) -> Value {
-    let mut config = json!({"cniVersion": "1.1.0", "name": "alone", "type": plugin});
-    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    config
-}
-
 /// Kills `plugin` at each message of its ADD; `first` is an interface plugin that comes before it. DEL gets no result, as
 /// from a runtime whose ADD failed.
 fn kill_plugin(bench: &Bench, plugin: &Value, first: Option<&Value>) {
     let begin = || {
         let mut whole = plugin.clone();
         if let Some(first) = first {
-            whole["prevResult"] = serde_json::from_str(&call(bench, "ADD", first)).unwrap();
+            whole["prevResult"] = serde_json::from_str(&call(bench, "ADD", BOX, first)).unwrap();
         }
         let file = bench.folder.join("killed");
         std::fs::write(&file, whole.to_string()).unwrap();
-        plugin_words("ADD", plugin["type"].as_str().unwrap(), &file)
+        plugin_words("ADD", BOX, plugin["type"].as_str().unwrap(), &file)
     };
     let end = || {
-        call(bench, "DEL", plugin);
-        first.iter().for_each(|first| drop(call(bench, "DEL", first)));
+        call(bench, "DEL", BOX, plugin);
+        first.iter().for_each(|first| drop(call(bench, "DEL", BOX, first)));
         left(&["alone"])
     };
     let words = begin();

@@ -3,6 +3,7 @@
 //! In: names, lists. Out: networks, attachments, traces. Must never: judge.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -132,4 +133,29 @@ pub fn traces(networks: &[&str]) -> Vec<String> {
         traces.extend(names.filter(|name| name != "lock" && !name.starts_with("last_reserved_ip")));
     }
     traces
+}
+
+/// The words that run a plugin for the namespace `name` with the configuration in `file`.
+pub fn plugin_words(verb: &str, name: &str, plugin: &str, file: &Path) -> [String; 3] {
+    let script = format!(
+        "exec env CNI_COMMAND={verb} CNI_CONTAINERID={name} CNI_NETNS=/run/netns/{name} CNI_IFNAME=eth0 \
+         CNI_PATH=/opt/cni/bin /opt/cni/bin/{plugin} < {}",
+        file.display()
+    );
+    ["sh".to_string(), "-c".to_string(), script]
+}
+
+/// Runs a plugin that has to succeed, and gives what it said.
+pub fn call(bench: &Bench, verb: &str, name: &str, config: &Value) -> String {
+    let file = bench.folder.join("config");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let [shell, option, script] = plugin_words(verb, name, config["type"].as_str().unwrap(), &file);
+    run(Command::new(shell).args([option, script]))
+}
+
+/// A plugin's configuration, of the network `alone`.
+pub fn config(plugin: &str, fields: &Value) -> Value {
+    let mut config = json!({"cniVersion": "1.1.0", "name": "alone", "type": plugin});
+    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    config
 }

@@ -48,7 +48,8 @@ enum Policy {
     Isolated,
 }
 
-const TABLE: Table = Table {
+/// The table.
+pub const TABLE: Table = Table {
     family: Family::Inet,
     name: "cni_firewall",
     chains: &[

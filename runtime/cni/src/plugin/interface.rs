@@ -382,3 +382,22 @@ pub fn random() -> u64 {
     use std::hash::BuildHasher;
     std::hash::RandomState::new().hash_one(std::process::id())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_29_a_random_name_that_is_taken_is_tried_again_and_not_for_ever() {
+        let mut tried = Vec::new();
+        let name = with_random_name(|name| {
+            tried.push(name.to_string());
+            if tried.len() < 3 { Err(Errno::EXIST) } else { Ok(()) }
+        });
+        assert_eq!(name.as_ref(), Ok(&tried[2]));
+        assert!(tried[0] != tried[1] && tried[1] != tried[2], "{tried:?}");
+        assert!(crate::plan::is_interface_name(&tried[0]));
+        assert_eq!(with_random_name(|_| Err(Errno::EXIST)), Err(Errno::EXIST));
+        assert_eq!(with_random_name(|_| Err(Errno::PERM)), Err(Errno::PERM));
+    }
+}

@@ -241,6 +241,7 @@ fn read_briefly() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netlink::nft::Family;
 
     fn request(command: &str, config: &Value) -> Request {
         let text = |text: &str| Some(text.to_string());
@@ -253,6 +254,60 @@ mod tests {
             stdin: config.to_string().into_bytes(),
             ..Request::default()
         }
+    }
+
+    #[test]
+    fn rule_2_errors_have_the_specifications_codes_or_own_ones_from_100() {
+        let config = |version: &str| json!({"cniVersion": version, "name": "n", "type": "bridge"});
+        let code = |request: Request| execute("bridge", request).unwrap_err().code;
+        assert_eq!(code(request("ADD", &config("9.9.9"))), 1);
+        assert_eq!(code(Request { container_id: None, ..request("ADD", &config("1.1.0")) }), 4);
+        assert_eq!(code(Request { stdin: b"{".to_vec(), ..request("ADD", &config("1.1.0")) }), 6);
+        let elsewhere = Some("/nonexistent".to_string());
+        let wrong = json!({"cniVersion": "1.1.0", "name": "n", "type": "bridge", "hairpinMode": true, "promiscMode": true});
+        assert_eq!(code(Request { netns: elsewhere.clone(), ..request("ADD", &wrong) }), 7);
+        assert_eq!(code(Request { netns: elsewhere, ..request("ADD", &config("1.1.0")) }), 8);
+        let named = [
+            (error::INCOMPATIBLE_VERSION, 1),
+            (error::UNSUPPORTED_FIELD, 2),
+            (error::UNKNOWN_CONTAINER, 3),
+            (error::INVALID_ENVIRONMENT, 4),
+            (error::IO_FAILURE, 5),
+            (error::DECODING_FAILURE, 6),
+            (error::INVALID_CONFIG, 7),
+            (error::INVALID_NETNS, 8),
+            (error::TRY_AGAIN, 11),
+            (error::NOT_AVAILABLE, 50),
+            (error::OTHER, 999),
+        ];
+        assert!(named.iter().all(|(ours, theirs)| ours == theirs));
+        let own = [error::NO_ADDRESS_LEFT, error::CHECK_FAILED, error::ALREADY_ATTACHED];
+        assert!(own.iter().all(|code| (100..999).contains(code)));
+    }
+
+    #[test]
+    fn rule_31_the_tables_have_their_names_and_rules_are_found_by_comment() {
+        let table = |table: &crate::rules::Table| (table.family, table.name);
+        assert_eq!(portmap::TABLES.map(table), [(Family::Ip, "cni_hostport"), (Family::Ip6, "cni_hostport")]);
+        assert_eq!(table(&masquerade::TABLE), (Family::Inet, "cni_plugins_masquerade"));
+        assert_eq!(table(&firewall::TABLE), (Family::Inet, "cni_firewall"));
+        let attachment = |network: &str, id: &str, ifname: &str| {
+            let text = str::to_string;
+            crate::plan::Attachment { network: text(network), id: text(id), ifname: text(ifname) }
+        };
+        // Whatever is equal when it is written one behind the other, and names that are longer than a comment.
+        let long = "n".repeat(300);
+        let comments: std::collections::HashSet<String> = [
+            ("n", "c", "eth0"),
+            ("n", "ceth", "0"),
+            ("nc", "", "eth0"),
+            (&long, "c", "eth0"),
+            (&long, "d", "eth0"),
+        ]
+        .map(|(network, id, ifname)| crate::rules::comment(&attachment(network, id, ifname)))
+        .into();
+        assert_eq!(comments.len(), 5);
+        assert!(comments.iter().all(|comment| comment.len() <= netlink::nft::COMMENT_LEN_MAX));
     }
 
     #[test]

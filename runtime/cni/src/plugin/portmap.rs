@@ -83,6 +83,10 @@ const IP6: Table = Table {
     ],
 };
 
+/// Both tables.
+#[cfg(test)]
+pub const TABLES: [&Table; 2] = [&IP, &IP6];
+
 /// What is for an address of this host goes through the published ports, those of one address first.
 fn redirect() -> Vec<Vec<Expression>> {
     let jump = |chain| {

@@ -215,8 +215,10 @@ fn check(plan: &NetPlan, sbr: &Sbr) -> Result<(), Error> {
             return differs(format!("the rule for what {} sends is gone", ip.address.address));
         };
         let wanted = sbr.gateway_of(&ip);
+        // A default route of the result's own goes before one by a gateway of the configuration.
         let leads_on = |route: &Route| {
-            route.table == Some(rule.table) && route.destination.prefix == 0 && route.gateway == wanted
+            let is_by_one = route.gateway == wanted || route.gateway == ip.gateway;
+            route.table == Some(rule.table) && route.destination.prefix == 0 && is_by_one
         };
         if let Some(gateway) = wanted
             && !routes.iter().any(leads_on)
