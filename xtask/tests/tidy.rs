@@ -114,3 +114,28 @@ fn the_only_shell_scripts_are_the_images_and_ci() {
         scripts.map(|path| path.display().to_string()).collect(),
     );
 }
+
+/// docs/cni-rules.md numbers what must be true of the network's side; a test of each bears its number.
+#[test]
+fn each_rule_of_cni_has_a_test_that_names_it() {
+    let rules = std::fs::read_to_string(root().join("docs/cni-rules.md")).unwrap();
+    let numbers: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.split_once(". "))
+        .map(|(number, _)| number)
+        .filter(is_number)
+        .collect();
+    assert!(numbers.len() >= 36, "docs/cni-rules.md: only {} rules", numbers.len());
+    let tests: Vec<(PathBuf, String)> =
+        rust_files().into_iter().filter(|(path, _)| path.starts_with("runtime")).collect();
+    let has_no_test = |number: &&&str| {
+        let name = format!("fn rule_{number}_");
+        !tests.iter().any(|(_, text)| text.contains(&name))
+    };
+    let offenders = numbers.iter().filter(has_no_test).map(|number| format!("rule {number}")).collect();
+    assert_none("rules of docs/cni-rules.md without a test `rule_N_...`", offenders);
+}
+
+fn is_number(text: &&str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}

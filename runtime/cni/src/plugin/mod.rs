@@ -241,6 +241,7 @@ fn read_briefly() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::list::NetworkList;
     use netlink::nft::Family;
 
     fn request(command: &str, config: &Value) -> Request {
@@ -329,6 +330,40 @@ mod tests {
                 assert_eq!(error.code, error::INVALID_NETNS, "{plugin} {command}: {error}");
             }
         }
+    }
+
+    /// What a plugin of a chain gets from those before it.
+    fn previous() -> Value {
+        json!({"cniVersion": "1.1.0", "interfaces": [{"name": "br0"}, {"name": "veth0"},
+            {"name": "eth0", "sandbox": "/run/netns/x"}], "ips": [{"address": "10.0.0.2/24", "gateway": "10.0.0.1",
+            "interface": 2}]})
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_understood() {
+        let text = include_str!("../../../../docs/networking.md");
+        let mut shown = std::collections::BTreeSet::new();
+        for example in text.split("```json\n").skip(1) {
+            let example = example.split("```").next().unwrap();
+            let path = std::path::Path::new("docs/networking.md");
+            let list = NetworkList::parse(example.as_bytes(), path)
+                .unwrap_or_else(|error| panic!("{error}\n{example}"));
+            for (number, plugin) in list.plugins.iter().enumerate() {
+                let before = Some(previous()).filter(|_| number > 0);
+                let input =
+                    crate::list::plugin_input(&list, plugin, before.as_ref(), &serde_json::Map::new());
+                let args = Some("IgnoreUnknown=1;K8S_POD_NAME=web".to_string());
+                let plan = NetPlan::new(Request { args, ..request("ADD", &Value::Object(input)) });
+                let plan = plan.unwrap_or_else(|error| panic!("{error}\n{example}"));
+                let kind = plugin["type"].as_str().unwrap();
+                read(kind, &plan).unwrap_or_else(|error| panic!("{kind}: {error}\n{example}"));
+                shown.insert(kind.to_string());
+                let Some(ipam) = plugin["ipam"]["type"].as_str() else { continue };
+                read(ipam, &plan).unwrap_or_else(|error| panic!("{ipam}: {error}\n{example}"));
+                shown.insert(ipam.to_string());
+            }
+        }
+        assert!(names().eq(shown.iter().map(String::as_str)), "only {shown:?} have an example");
     }
 
     #[test]
