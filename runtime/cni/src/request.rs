@@ -5,6 +5,9 @@
 use std::ffi::OsString;
 use std::io::Read;
 
+/// Most configurations are shorter, results of plugins before included, and are read in one go.
+const STDIN_LEN: usize = 8192;
+
 /// A verb with everything that came with it, as it came.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -36,7 +39,7 @@ impl Request {
         let variable =
             |name: &str| std::env::var_os(name).map(|value| lossy(&value)).filter(|v| !v.is_empty());
         let Some(command) = variable("CNI_COMMAND") else { return Ok(None) };
-        let mut stdin = Vec::new();
+        let mut stdin = Vec::with_capacity(STDIN_LEN);
         let waits_for_nothing = command == "VERSION" && rustix::termios::isatty(std::io::stdin());
         if !waits_for_nothing {
             std::io::stdin().lock().read_to_end(&mut stdin)?;

@@ -38,6 +38,7 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 1 << 2;
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -298,7 +299,7 @@ impl RouteSocket {
     /// # Errors
     /// The kernel's, ENODEV excepted.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, Errno> {
-        let mut message = Message::new(RTM_GETLINK, REQUEST | ACK, &header(0, 0, 0));
+        let mut message = Message::new(RTM_GETLINK, REQUEST, &header(0, 0, 0));
         message.text(IFLA_IFNAME, name);
         self.one_link(message)
     }
@@ -308,12 +309,14 @@ impl RouteSocket {
     /// # Errors
     /// The kernel's, ENODEV excepted.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Errno> {
-        self.one_link(Message::new(RTM_GETLINK, REQUEST | ACK, &header(index, 0, 0)))
+        self.one_link(Message::new(RTM_GETLINK, REQUEST, &header(index, 0, 0)))
     }
 
-    fn one_link(&mut self, message: Message) -> Result<Option<Link>, Errno> {
-        match self.0.request(message) {
-            Ok(answers) => Ok(answers.iter().find_map(|answer| parse(&answer.payload))),
+    fn one_link(&mut self, mut message: Message) -> Result<Option<Link>, Errno> {
+        // Counting on every processor what has passed is most of the kernel's work for an answer.
+        message.native_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        match self.0.query(message) {
+            Ok(answer) => Ok(answer.and_then(|answer| parse(&answer.payload))),
             Err(Errno::NODEV) => Ok(None),
             Err(errno) => Err(errno),
         }

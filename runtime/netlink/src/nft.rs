@@ -439,15 +439,29 @@ fn header(family: Family) -> [u8; GENERATION_HEADER_LEN] {
 
 /// A socket to nf_tables.
 #[derive(Debug)]
-pub struct NftSocket(Socket);
+pub struct NftSocket(Option<Socket>);
+
+/// Closing a socket of nf_tables waits until all is freed that anybody has deleted: a grace period of RCU, which is longer
+/// than all that a plugin does else. There is nothing to wait for.
+impl Drop for NftSocket {
+    fn drop(&mut self) {
+        if let Some(socket) = self.0.take() {
+            socket.close_later();
+        }
+    }
+}
 
 impl NftSocket {
+    fn socket(&mut self) -> Result<&mut Socket, Errno> {
+        self.0.as_mut().ok_or(Errno::BADF) // it is there until the end
+    }
+
     /// Opens it in the calling thread's namespace.
     ///
     /// # Errors
     /// EPROTONOSUPPORT when the kernel lacks nf_tables.
     pub fn open() -> Result<NftSocket, Errno> {
-        Ok(NftSocket(Socket::open(Some(rustix::net::netlink::NETFILTER))?))
+        Ok(NftSocket(Some(Socket::open(Some(rustix::net::netlink::NETFILTER))?)))
     }
 
     /// Does all of a transaction, or nothing.
@@ -456,7 +470,7 @@ impl NftSocket {
     /// The first message's that failed; ERESTART as `Batch::new` says.
     pub fn commit(&mut self, mut batch: Batch) -> Result<(), Errno> {
         batch.messages.push(Message::new(BATCH_END, REQUEST, &[0, 0, 0, 10]));
-        self.0.batch(batch.messages)
+        self.socket()?.batch(batch.messages)
     }
 
     /// The number of the ruleset's last change.
@@ -464,7 +478,7 @@ impl NftSocket {
     /// # Errors
     /// The kernel's.
     pub fn generation(&mut self) -> Result<u32, Errno> {
-        let answers = self.0.request(Message::new(GETGEN, REQUEST | ACK, &header(Family::Inet)))?;
+        let answers = self.socket()?.request(Message::new(GETGEN, REQUEST | ACK, &header(Family::Inet)))?;
         let number = answers.iter().find_map(|answer| {
             let value = find(answer.payload.get(GENERATION_HEADER_LEN..)?, 1)?;
             value.try_into().ok().map(u32::from_be_bytes)
@@ -477,7 +491,7 @@ impl NftSocket {
     /// # Errors
     /// The kernel's.
     pub fn rules(&mut self, family: Family, table: &str) -> Result<Vec<FoundRule>, Errno> {
-        let answers = self.0.dump(|| {
+        let answers = self.socket()?.dump(|| {
             let mut message = Message::new(GETRULE, REQUEST | DUMP, &header(family));
             message.text(RULE_TABLE, table);
             message

@@ -2,6 +2,9 @@
 //!
 //! In: messages. Out: what the kernel answered, or its errno. Must never: wait for what the kernel has not promised.
 
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -12,6 +15,8 @@ use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::Protocol;
 use rustix::net::RecvFlags;
+use rustix::net::SendAncillaryBuffer;
+use rustix::net::SendAncillaryMessage;
 use rustix::net::SendFlags;
 use rustix::net::SocketFlags;
 use rustix::net::SocketType;
@@ -35,6 +40,8 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
+    /// What recv fills.
+    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -59,7 +66,7 @@ impl Socket {
             protocol,
         )?;
         rustix::net::bind(&fd, &rustix::net::netlink::SocketAddrNetlink::new(0, groups))?;
-        Ok(Socket { fd, sequence: 0 })
+        Ok(Socket { fd, sequence: 0, buffer: vec![0; RECEIVE_LEN] })
     }
 
     /// Sends one request, whose flags must hold NLM_F_ACK, and gives what came before the acknowledgement.
@@ -79,6 +86,25 @@ impl Socket {
                     NLMSG_NOOP => {}
                     NLMSG_ERROR => return error_of(&received).map(|()| answers),
                     _ => answers.push(received),
+                }
+            }
+        }
+    }
+
+    /// Sends one request without NLM_F_ACK, to which the kernel answers with one message or an error.
+    ///
+    /// # Errors
+    /// The errno that the kernel answered.
+    pub fn query(&mut self, message: Message) -> Result<Option<Received>, Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(&message.finish(self.sequence))?;
+        loop {
+            for received in self.receive(RecvFlags::empty())? {
+                match received.kind {
+                    _ if received.sequence != self.sequence => {}
+                    NLMSG_NOOP => {}
+                    NLMSG_ERROR => return error_of(&received).map(|()| None),
+                    _ => return Ok(Some(received)),
                 }
             }
         }
@@ -157,16 +183,35 @@ impl Socket {
         Ok(())
     }
 
-    fn receive(&self, flags: RecvFlags) -> Result<Vec<Received>, Errno> {
-        let mut buffer = vec![0; RECEIVE_LEN];
+    fn receive(&mut self, flags: RecvFlags) -> Result<Vec<Received>, Errno> {
+        let Socket { fd, buffer, .. } = self;
         let (read, len) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(&self.fd, buffer.as_mut_slice(), flags | RecvFlags::TRUNC)
+            rustix::net::recv(&*fd, buffer.as_mut_slice(), flags | RecvFlags::TRUNC)
         })?;
         if len > read {
             return Err(Errno::MSGSIZE);
         }
-        buffer.truncate(read);
-        Ok(split(&buffer))
+        Ok(split(&buffer[..read]))
+    }
+
+    /// Lets the kernel close the socket when it comes to it, where close(2) would wait. A socket that is on its way in a
+    /// pair of sockets which nobody holds any more is closed by the kernel's collector of such (unix(7), SCM_RIGHTS); where
+    /// it can't be sent, or an older kernel collects at once, it is closed as any.
+    pub fn close_later(self) {
+        let Socket { fd, .. } = self;
+        let flags = SocketFlags::CLOEXEC;
+        let Ok((one, other)) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
+        else {
+            return;
+        };
+        let fds = [fd.as_fd(), other.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        rights.push(SendAncillaryMessage::ScmRights(&fds));
+        // Whatever comes of it, all are closed now; the one that is held by nobody last, since that starts the collector.
+        let _ = rustix::net::sendmsg(&one, &[IoSlice::new(b"0")], &mut rights, SendFlags::DONTWAIT);
+        drop((fd, other));
+        drop(one);
     }
 }
 

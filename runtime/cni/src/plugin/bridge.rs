@@ -295,7 +295,8 @@ fn complete(bridge: &Bridge, reply: &mut Reply) {
 
 fn ensure_bridge(socket: &mut RouteSocket, bridge: &Bridge) -> Result<Link, Error> {
     let failed = |errno: Errno| Error::failed(format!("bridge {}", bridge.name), errno);
-    if socket.link(&bridge.name).map_err(failed)?.is_none() {
+    let mut found = socket.link(&bridge.name).map_err(failed)?;
+    if found.is_none() {
         let kind = Kind::Bridge { vlan_filtering: bridge.vlans.is_any() };
         let new = NewLink {
             mac: Some(random_mac()),
@@ -312,8 +313,9 @@ fn ensure_bridge(socket: &mut RouteSocket, bridge: &Bridge) -> Result<Link, Erro
             Err(Errno::EXIST) => {} // another ADD was faster (contract rule 30)
             Err(errno) => return Err(failed(errno)),
         }
+        found = socket.link(&bridge.name).map_err(failed)?;
     }
-    let link = socket.link(&bridge.name).map_err(failed)?.ok_or_else(|| failed(Errno::NODEV))?;
+    let link = found.ok_or_else(|| failed(Errno::NODEV))?;
     if link.kind != "bridge" {
         let message = format!("field bridge: the interface {} exists and is no bridge", bridge.name);
         return Err(Error::new(error::INVALID_CONFIG, message));
