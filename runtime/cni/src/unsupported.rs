@@ -14,8 +14,8 @@ pub struct Unsupported {
     pub plugins: &'static [&'static str],
     /// Its name in the configuration.
     pub field: &'static str,
-    /// The one value that is not done; `None` is every one that asks for anything.
-    pub value: Option<&'static str>,
+    /// The one value that is done; `None`: nothing that asks for anything is.
+    pub done: Option<&'static str>,
     /// Why, and what to do.
     pub reason: &'static str,
 }
@@ -25,16 +25,48 @@ pub const LIST: &[Unsupported] = &[
     Unsupported {
         plugins: &["bridge", "ptp"],
         field: "ipMasqBackend",
-        value: Some("iptables"),
-        reason: "rules are made in nf_tables by netlink, and no program is run; drop it",
+        done: Some("nftables"),
+        reason: NFTABLES_ONLY,
+    },
+    Unsupported {
+        plugins: &["firewall", "portmap"],
+        field: "backend",
+        done: Some("nftables"),
+        reason: NFTABLES_ONLY,
+    },
+    Unsupported {
+        plugins: &["portmap"],
+        field: "externalSetMarkChain",
+        done: None,
+        reason: "it is a chain of iptables, which is never used; drop it",
+    },
+    Unsupported {
+        plugins: &["portmap"],
+        field: "markMasqBit",
+        done: None,
+        reason: "no packet is marked: rules say themselves what is masqueraded; drop it",
+    },
+    Unsupported {
+        plugins: &["firewall"],
+        field: "iptablesAdminChainName",
+        done: None,
+        reason: "iptables is never used; drop it, and put own rules into chain admin of table inet cni_firewall",
+    },
+    Unsupported {
+        plugins: &["firewall"],
+        field: "firewalldZone",
+        done: None,
+        reason: "firewalld is never asked; drop it, and put own rules into chain admin of table inet cni_firewall",
     },
     Unsupported {
         plugins: &["tap"],
         field: "selinuxContext",
-        value: None,
+        done: None,
         reason: "the kernel of the image has no SELinux; drop it",
     },
 ];
+
+const NFTABLES_ONLY: &str = "rules are made in nf_tables by netlink, and no program is run; drop it";
 
 /// Refuses what `plugin` is asked for and does not do.
 ///
@@ -43,14 +75,15 @@ pub const LIST: &[Unsupported] = &[
 pub fn refuse(plugin: &str, config: &Fields<'_>) -> Result<(), Error> {
     let asks = |entry: &&Unsupported| {
         entry.plugins.contains(&plugin)
-            && match (config.get(entry.field), entry.value) {
-                (Some(Value::String(text)), Some(value)) => text == value,
-                (Some(found), None) => !matches!(found, Value::Bool(false)) && found.as_str() != Some(""),
-                _ => false,
+            && match config.get(entry.field) {
+                None | Some(Value::Bool(false)) => false,
+                Some(Value::String(text)) => !text.is_empty() && Some(text.as_str()) != entry.done,
+                Some(_) => true,
             }
     };
     let Some(entry) = LIST.iter().find(asks) else { return Ok(()) };
-    let shown = entry.value.map_or(String::new(), |value| format!(" {value:?}"));
+    let text = config.get(entry.field).and_then(Value::as_str).filter(|_| entry.done.is_some());
+    let shown = text.map_or(String::new(), |text| format!(" {text:?}"));
     let message = format!("field {}{shown} is not supported: {}", entry.field, entry.reason);
     Err(Error::new(error::INVALID_CONFIG, message))
 }
@@ -67,7 +100,10 @@ mod tests {
         assert!(error.code == 7 && error.message.contains("selinuxContext"), "{error}");
         assert!(refuse("tap", json!({"selinuxContext": ""})).is_ok());
         assert!(refuse("dummy", json!({"selinuxContext": "a:b:c:d"})).is_ok());
-        assert_eq!(refuse("ptp", json!({"ipMasqBackend": "iptables"})).unwrap_err().code, 7);
+        for other in ["iptables", "ipset"] {
+            let error = refuse("ptp", json!({"ipMasqBackend": other})).unwrap_err();
+            assert!(error.code == 7 && error.message.contains(other), "{error}");
+        }
         assert!(refuse("ptp", json!({"ipMasqBackend": "nftables"})).is_ok());
     }
 

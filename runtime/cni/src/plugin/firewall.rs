@@ -147,26 +147,13 @@ fn check(plan: &NetPlan, all: &[(&'static Table, Rule)]) -> Result<(), Error> {
 
 fn policy(plan: &NetPlan) -> Result<Policy, Error> {
     let fields = plan.fields()?;
-    let wrong = |message: String| Err(Error::new(error::INVALID_CONFIG, message));
-    if let Some(backend) = fields.text("backend")?.filter(|backend| !matches!(*backend, "" | "nftables")) {
-        return wrong(format!(
-            "field backend: {backend:?} is not supported, only \"nftables\"; drop the field"
-        ));
-    }
-    for key in ["iptablesAdminChainName", "firewalldZone"] {
-        if fields.text(key)?.is_some_and(|text| !text.is_empty()) {
-            return wrong(format!(
-                "field {key} works by iptables or firewalld, which this plugin never uses; drop it, and put own rules into chain {ADMIN} of table inet {}",
-                TABLE.name
-            ));
-        }
-    }
     match fields.text("ingressPolicy")? {
         None | Some("" | "open") => Ok(Policy::Open),
         Some("same-bridge") => Ok(Policy::SameBridge),
         Some("isolated") => Ok(Policy::Isolated),
         Some(other) => {
-            wrong(format!("field ingressPolicy: {other:?} is none of open, same-bridge, isolated"))
+            let message = format!("field ingressPolicy: {other:?} is none of open, same-bridge, isolated");
+            Err(Error::new(error::INVALID_CONFIG, message))
         }
     }
 }

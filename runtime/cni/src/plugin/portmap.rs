@@ -237,20 +237,6 @@ fn allow_localhost(container: IpAddr) -> Result<(), Error> {
 impl PortMap {
     fn new(plan: &NetPlan) -> Result<PortMap, Error> {
         let fields = plan.fields()?;
-        let wrong = |message: String| Err(Error::new(error::INVALID_CONFIG, message));
-        if let Some(backend) = fields.text("backend")?.filter(|backend| !matches!(*backend, "" | "nftables"))
-        {
-            return wrong(format!(
-                "field backend: {backend:?} is not supported, only \"nftables\"; drop the field"
-            ));
-        }
-        for key in ["externalSetMarkChain", "markMasqBit"] {
-            if fields.get(key).is_some_and(|value| value != "") {
-                return wrong(format!(
-                    "field {key} works by iptables alone, which this plugin never uses; drop it"
-                ));
-            }
-        }
         let runtime = fields.object("runtimeConfig")?;
         let mappings =
             runtime.map(|runtime| runtime.objects("portMappings")).transpose()?.unwrap_or_default();
@@ -384,16 +370,21 @@ mod tests {
 
     #[test]
     fn rule_32_iptables_options_are_code_7_with_a_sentence() {
+        let refuse = |extra: &Value| {
+            let plan = plan(extra, &json!([]));
+            crate::unsupported::refuse("portmap", &plan.fields()?)?;
+            PortMap::new(&plan).map(drop)
+        };
         for extra in [
             json!({"backend": "iptables"}),
             json!({"conditionsV4": ["-s", "1.2.3.4"]}),
             json!({"markMasqBit": 13}),
             json!({"externalSetMarkChain": "KUBE-MARK-MASQ"}),
         ] {
-            let error = PortMap::new(&plan(&extra, &json!([]))).unwrap_err();
+            let error = refuse(&extra).unwrap_err();
             assert!(error.code == 7 && error.message.contains("drop"), "{error}");
         }
-        assert!(PortMap::new(&plan(&json!({"backend": "nftables", "conditionsV4": []}), &json!([]))).is_ok());
+        assert!(refuse(&json!({"backend": "nftables", "conditionsV4": []})).is_ok());
     }
 
     #[test]
