@@ -78,8 +78,13 @@ const BRIDGE_TABLE: Table = Table {
     }],
 };
 
+/// The last jump is for the first packets of connections: those that follow would pass the rules of every container of the
+/// host, packet by packet, to be accepted in the end.
 fn fixed() -> Vec<Vec<Expression>> {
-    [ADMIN, ISOLATION_FROM, CONTAINERS].map(|chain| vec![Expression::Verdict(Verdict::Jump(chain))]).to_vec()
+    let jump = |chain| vec![Expression::Verdict(Verdict::Jump(chain))];
+    let mut known = is_known_connection();
+    known.push(Expression::Verdict(Verdict::Accept));
+    vec![jump(ADMIN), jump(ISOLATION_FROM), known, jump(CONTAINERS)]
 }
 
 /// Reads what ADD is to do, and does none of it: for `runtime::fuzz`.

@@ -106,8 +106,9 @@ fn masquerade() -> Vec<Vec<Expression>> {
 /// route_localnet lets a bridge carry 127.0.0.0/8; what comes in with such an address from anywhere but lo is an
 /// attempt on services that listen on localhost alone (CVE-2020-8558).
 fn guard() -> Vec<Vec<Expression>> {
-    let mut rule = from_interface("lo", false);
-    rule.extend(address_is(Family::Ip, Side::Destination, LOOPBACK, true));
+    // The address first: every packet passes here, and hardly any has such a one.
+    let mut rule = address_is(Family::Ip, Side::Destination, LOOPBACK, true);
+    rule.extend(from_interface("lo", false));
     rule.push(Expression::Verdict(Verdict::Drop));
     vec![rule]
 }
