@@ -236,3 +236,16 @@ fn rule_30_parallel_adds_make_one_bridge_with_one_address() {
         assert_eq!((rules(), traces(&["parallel"])), (0, vec![]), "round {round}");
     }
 }
+
+/// Root of a user namespace may enter network namespaces that belong to it, and not come back to the host's.
+#[test]
+#[ignore = "runs in the VM"]
+fn a_namespace_from_which_there_is_no_way_back_is_entered_all_the_same() {
+    let script = "unshare -n sleep 60 & pid=$!
+        while [ \"$(readlink /proc/$pid/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ]; do :; done
+        echo '{ \"cniVersion\": \"1.1.0\", \"name\": \"n\", \"type\": \"loopback\" }' |
+        CNI_COMMAND=ADD CNI_CONTAINERID=c CNI_NETNS=/proc/$pid/ns/net CNI_IFNAME=lo CNI_PATH=/opt/cni/bin \
+        /opt/cni/bin/loopback; status=$?; kill $pid; exit $status";
+    let answer = run(Command::new("unshare").args(["-U", "-r", "sh", "-c", script]));
+    assert!(answer.contains("127.0.0.1/8"), "{answer}");
+}
