@@ -374,3 +374,40 @@ fn rule_34_isolated_keeps_everybody_of_this_host_out_but_not_the_host() {
     bench.detach("open");
     assert_eq!(rules(), 0);
 }
+
+/// The namespace `name` takes 127.0.0.1 for an address of its gateway's.
+fn send_localhost_away(name: &str) {
+    let script = "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+        ip addr flush dev lo
+        ip route flush table local 127.0.0.0/8
+        ip route add 127.0.0.1 via 10.94.0.1";
+    run(Command::new("ip").args(["netns", "exec", name, "sh", "-c", script]));
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn rule_33_localhost_is_the_hosts_alone_though_ports_are_published_there() {
+    const SWITCH: &str = "/proc/sys/net/ipv4/conf/local/route_localnet";
+    let mut bench = Bench::new("local");
+    bench.network("local", &["10.94.0.0/16"], &[portmap(json!({}))]);
+    bench.attach("local", "web", &["--publish", "127.0.0.1:8081:80"]);
+    bench.attach("local", "neighbour", &[]);
+    serve("web", "0.0.0.0:80");
+    let listener = TcpListener::bind("127.0.0.1:9191").unwrap();
+    std::thread::spawn(move || {
+        for caller in listener.incoming() {
+            let _ = caller.unwrap().write_all(b"secret");
+        }
+    });
+    send_localhost_away("neighbour");
+    assert_eq!(std::fs::read_to_string(SWITCH).unwrap().trim(), "1");
+    assert!(call(None, "127.0.0.1:8081").is_some() && call(None, "127.0.0.1:9191").is_some());
+    assert_eq!(call(Some("neighbour"), "127.0.0.1:9191"), None, "a service of the host's");
+    assert_eq!(call(Some("neighbour"), "127.0.0.1:8081"), None, "a port that is published on localhost");
+    bench.detach("web");
+    assert_eq!(std::fs::read_to_string(SWITCH).unwrap().trim(), "0", "it stays open without a guard");
+    // Without both, the neighbour gets there: what kept it out was no accident.
+    std::fs::write(SWITCH, "1").unwrap();
+    assert_eq!(call(Some("neighbour"), "127.0.0.1:9191").as_deref(), Some("secret"));
+    bench.detach("neighbour");
+}

@@ -355,7 +355,7 @@ static void verdict(int code, const char *to)
 	end_expression();
 }
 
-static void has_bits(int key, uint32_t bits)
+static void has_bits(int key, uint32_t bits, int operator)
 {
 	static const uint32_t zero;
 	expression("ct");
@@ -363,7 +363,7 @@ static void has_bits(int key, uint32_t bits)
 	big(NFTA_CT_KEY, key);
 	end_expression();
 	mask(&bits, sizeof bits);
-	compare(NFT_CMP_NEQ, &zero, sizeof zero);
+	compare(operator, &zero, sizeof zero);
 }
 
 static void jump_if_local(const char *from, const char *to)
@@ -425,9 +425,20 @@ static void use_table(int family, const char *name)
 	rule_table = name;
 }
 
-static void publish(int family, const char *address, int prefix)
+static void guard(const char *from, int knows)
 {
 	const char lo[IFNAMSIZ] = "lo";
+	rule(from);
+	address_is(AF_INET, 1, "127.0.0.0", 8);
+	meta(NFT_META_IIFNAME, lo, sizeof lo, NFT_CMP_NEQ);
+	if (knows)
+		has_bits(NFT_CT_STATE, 2 | 4, NFT_CMP_EQ);
+	verdict(NF_DROP, NULL);
+	end_rule();
+}
+
+static void publish(int family, const char *address, int prefix)
+{
 	use_table(family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6, TABLE);
 	nft_begin(NFT_MSG_NEWTABLE, NLM_F_CREATE);
 	end();
@@ -437,24 +448,22 @@ static void publish(int family, const char *address, int prefix)
 	chain("prerouting", "nat", NF_INET_PRE_ROUTING, NAT_DST);
 	chain("output", "nat", NF_INET_LOCAL_OUT, NAT_DST);
 	chain("postrouting", "nat", NF_INET_POST_ROUTING, NAT_SRC);
+	if (family == AF_INET)
+		guard("prerouting", 0);
 	for (int index = 0; index < 2; index++) {
 		const char *from = index ? "output" : "prerouting";
 		jump_if_local(from, "hostip_hostports");
 		jump_if_local(from, "hostports");
 	}
 	rule("postrouting");
-	has_bits(NFT_CT_STATUS, IPS_DST_NAT);
+	has_bits(NFT_CT_STATUS, IPS_DST_NAT, NFT_CMP_NEQ);
 	verdict(NFT_JUMP, "masquerading");
 	end_rule();
 	redirect(family, address);
 	masquerade(family, address, prefix, address);
 	if (family == AF_INET) {
-		chain("guard", "filter", NF_INET_PRE_ROUTING, RAW);
-		rule("guard");
-		meta(NFT_META_IIFNAME, lo, sizeof lo, NFT_CMP_NEQ);
-		address_is(family, 1, "127.0.0.0", 8);
-		verdict(NF_DROP, NULL);
-		end_rule();
+		chain("guard", "filter", NF_INET_LOCAL_IN, RAW);
+		guard("guard", 1);
 		masquerade(family, "127.0.0.0", 8, address);
 	}
 }
@@ -467,7 +476,7 @@ static void let_through(int family, const char *address)
 		meta(NFT_META_NFPROTO, &protocol, 1, NFT_CMP_EQ);
 		address_is(family, at_end, address, family == AF_INET ? 32 : 128);
 		if (at_end)
-			has_bits(NFT_CT_STATE, 2 | 4);
+			has_bits(NFT_CT_STATE, 2 | 4, NFT_CMP_NEQ);
 		verdict(NF_ACCEPT, NULL);
 		end_rule();
 	}
@@ -475,7 +484,7 @@ static void let_through(int family, const char *address)
 
 static void add_rules(int is_dual)
 {
-	static const char *const jumps[] = { "admin", "isolation_from", "containers" };
+	static const char *const jumps[] = { "admin", "isolation_from", NULL, "containers" };
 	batch_mark(NFNL_MSG_BATCH_BEGIN);
 	publish(AF_INET, "10.66.0.2", 24);
 	if (is_dual)
@@ -488,9 +497,11 @@ static void add_rules(int is_dual)
 	chain("isolation_from", NULL, 0, 0);
 	chain("containers", NULL, 0, 0);
 	chain("forward", "filter", NF_INET_FORWARD, 0);
-	for (int index = 0; index < 3; index++) {
+	for (int index = 0; index < 4; index++) {
 		rule("forward");
-		verdict(NFT_JUMP, jumps[index]);
+		if (!jumps[index])
+			has_bits(NFT_CT_STATE, 2 | 4, NFT_CMP_NEQ);
+		verdict(jumps[index] ? NFT_JUMP : NF_ACCEPT, jumps[index]);
 		end_rule();
 	}
 	let_through(AF_INET, "10.66.0.2");

@@ -82,8 +82,27 @@ pub fn add(table: &Table, rules: &[Rule]) -> Result<(), Error> {
 /// # Errors
 /// Code 999, naming the table.
 pub fn remove(table: &Table, attachment: &Attachment) -> Result<(), Error> {
+    remove_last(table, attachment).map(drop)
+}
+
+/// The same, and tells whether they were the table's last ones.
+///
+/// # Errors
+/// Code 999, naming the table.
+pub fn remove_last(table: &Table, attachment: &Attachment) -> Result<bool, Error> {
     let comment = comment(attachment);
     remove_where(table, |rule| rule.comment == comment)
+}
+
+/// Whether a table has no rules, or is not there.
+///
+/// # Errors
+/// Code 999, naming the table.
+pub fn is_empty(table: &Table) -> Result<bool, Error> {
+    let rules = NftSocket::open().and_then(|mut socket| socket.rules(table.family, table.name));
+    rules
+        .map(|rules| rules.is_empty())
+        .map_err(|errno| Error::failed(format!("rules in table {}", table.name), errno))
 }
 
 /// Removes the rules of a network's attachments that are not in `valid`.
@@ -91,7 +110,7 @@ pub fn remove(table: &Table, attachment: &Attachment) -> Result<(), Error> {
 /// # Errors
 /// Code 999, naming the table.
 pub fn keep_only(table: &Table, network: &str, valid: &[Attachment]) -> Result<(), Error> {
-    remove_where(table, |rule| is_stale(&rule.comment, network, valid))
+    remove_where(table, |rule| is_stale(&rule.comment, network, valid)).map(drop)
 }
 
 /// Whether rules can be made at all, for STATUS.
@@ -116,10 +135,11 @@ pub fn count(table: &Table, attachment: &Attachment) -> Result<usize, Error> {
     Ok(rules.map_err(failed)?.iter().filter(|rule| rule.comment == comment).count())
 }
 
-fn remove_where(table: &Table, is_mine: impl Fn(&FoundRule) -> bool) -> Result<(), Error> {
+/// Tells whether the table went with the rules.
+fn remove_where(table: &Table, is_mine: impl Fn(&FoundRule) -> bool) -> Result<bool, Error> {
     let failed = |errno: Errno| Error::failed(format!("rules in table {}", table.name), errno);
     let mut socket = match NftSocket::open() {
-        Err(Errno::PROTONOSUPPORT) => return Ok(()), // no nf_tables, no rules
+        Err(Errno::PROTONOSUPPORT) => return Ok(false), // no nf_tables, no rules
         other => other.map_err(failed)?,
     };
     for _ in 0..TRIES_MAX {
@@ -127,7 +147,7 @@ fn remove_where(table: &Table, is_mine: impl Fn(&FoundRule) -> bool) -> Result<(
         let rules = socket.rules(table.family, table.name).map_err(failed)?;
         let (mine, others): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| is_mine(rule));
         if mine.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let in_use = others.iter().any(|rule| {
             let chain = table.chains.iter().find(|chain| chain.name == rule.chain);
@@ -141,7 +161,7 @@ fn remove_where(table: &Table, is_mine: impl Fn(&FoundRule) -> bool) -> Result<(
         }
         match socket.commit(batch) {
             Err(errno) if errno.raw_os_error() == ERESTART || errno == Errno::NOENT => {}
-            other => return other.map_err(failed),
+            other => return other.map(|()| !in_use).map_err(failed),
         }
     }
     Err(failed(Errno::AGAIN))

@@ -72,6 +72,8 @@ pub enum Family {
 pub enum Hook {
     /// Before routing.
     Prerouting = 0,
+    /// To the host itself.
+    Input = 1,
     /// Through the host.
     Forward = 2,
     /// From the host itself.
@@ -226,6 +228,14 @@ pub fn was_redirected() -> Vec<Expression> {
 /// `ct state established,related`
 pub fn is_known_connection() -> Vec<Expression> {
     has_bits(CT_STATE, STATE_ESTABLISHED_OR_RELATED)
+}
+
+/// `ct state != { established, related }`
+pub fn is_no_known_connection() -> Vec<Expression> {
+    let mut expressions = is_known_connection();
+    expressions.pop();
+    expressions.push(Expression::Equal(vec![0; 4]));
+    expressions
 }
 
 fn has_bits(key: u32, bits: u32) -> Vec<Expression> {

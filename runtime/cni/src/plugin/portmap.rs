@@ -29,6 +29,7 @@ use netlink::nft::Verdict;
 use netlink::nft::address_is;
 use netlink::nft::destination_is_local;
 use netlink::nft::from_interface;
+use netlink::nft::is_no_known_connection;
 use netlink::nft::port_is;
 use netlink::nft::was_redirected;
 use netlink::route::Network;
@@ -54,7 +55,7 @@ const fn based(name: &'static str, base: Base, fixed: fn() -> Vec<Vec<Expression
 const PREROUTING: Base = Base { kind: "nat", hook: Hook::Prerouting, priority: PRIORITY_DSTNAT };
 const OUTPUT: Base = Base { kind: "nat", hook: Hook::Output, priority: PRIORITY_DSTNAT };
 const POSTROUTING: Base = Base { kind: "nat", hook: Hook::Postrouting, priority: PRIORITY_SRCNAT };
-const GUARD: Base = Base { kind: "filter", hook: Hook::Prerouting, priority: PRIORITY_RAW };
+const GUARD: Base = Base { kind: "filter", hook: Hook::Input, priority: PRIORITY_RAW };
 
 const IP: Table = Table {
     family: Family::Ip,
@@ -63,7 +64,7 @@ const IP: Table = Table {
         plain(BY_ADDRESS),
         plain(BY_PORT),
         plain(MASQUERADING),
-        based("prerouting", PREROUTING, redirect),
+        based("prerouting", PREROUTING, guarded_redirect),
         based("output", OUTPUT, redirect),
         based("postrouting", POSTROUTING, masquerade),
         based("guard", GUARD, guard),
@@ -104,13 +105,22 @@ fn masquerade() -> Vec<Vec<Expression>> {
 }
 
 /// route_localnet lets a bridge carry 127.0.0.0/8; what comes in with such an address from anywhere but lo is an
-/// attempt on services that listen on localhost alone (CVE-2020-8558).
+/// attempt on services that listen on localhost alone (CVE-2020-8558). It stands where packets reach the host, which those
+/// of containers don't. Answers of published ports to the host have such an address by then; they are known.
 fn guard() -> Vec<Vec<Expression>> {
-    // The address first: every packet passes here, and hardly any has such a one.
-    let mut rule = address_is(Family::Ip, Side::Destination, LOOPBACK, true);
-    rule.extend(from_interface("lo", false));
-    rule.push(Expression::Verdict(Verdict::Drop));
-    vec![rule]
+    vec![[to_localhost(), is_no_known_connection(), vec![Expression::Verdict(Verdict::Drop)]].concat()]
+}
+
+/// Ports that are published on localhost would be led away before they come to the guard. Only the first packets of
+/// connections pass here.
+fn guarded_redirect() -> Vec<Vec<Expression>> {
+    let mut rules = vec![[to_localhost(), vec![Expression::Verdict(Verdict::Drop)]].concat()];
+    rules.extend(redirect());
+    rules
+}
+
+fn to_localhost() -> Vec<Expression> {
+    [address_is(Family::Ip, Side::Destination, LOOPBACK, true), from_interface("lo", false)].concat()
 }
 
 /// One published port.
@@ -188,18 +198,31 @@ fn add(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
     for (table, v4) in [(&IP, true), (&IP6, false)] {
         let Some(ip) = container_ip(plan, v4)? else { continue };
         let rules = map.rules(table.family, ip, &rules::comment(&plan.attachment));
-        if v4 && map.snat && !rules.is_empty() {
-            allow_localhost(ip.address.address)?;
-        }
         rules::add(table, &rules)?;
+        // After the rules, which guard it.
+        if v4 && map.snat && !rules.is_empty() {
+            let_localhost_out(ip.address.address, true)?;
+        }
     }
     map.forget_udp()
 }
 
 fn delete(plan: &NetPlan, map: Option<&PortMap>) -> Result<(), Error> {
-    let v4 = rules::remove(&IP, &plan.attachment);
+    let v4 = rules::remove_last(&IP, &plan.attachment)
+        .and_then(|last| if last { close_localhost(plan) } else { Ok(()) });
     let v6 = rules::remove(&IP6, &plan.attachment);
     v4.and(v6).and(map.map_or(Ok(()), PortMap::forget_udp))
+}
+
+/// The guard went with the last rule, and so does what it guarded. An ADD that came meanwhile has its rules before it lets
+/// localhost out: either its rules are seen here, or it is not yet at that.
+fn close_localhost(plan: &NetPlan) -> Result<(), Error> {
+    let Some(ip) = plan.previous.as_ref().and(container_ip(plan, true).ok().flatten()) else { return Ok(()) };
+    let_localhost_out(ip.address.address, false)?;
+    if !rules::is_empty(&IP)? {
+        let_localhost_out(ip.address.address, true)?;
+    }
+    Ok(())
 }
 
 fn check(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
@@ -226,13 +249,13 @@ fn container_ip(plan: &NetPlan, v4: bool) -> Result<Option<&IpConfig>, Error> {
 }
 
 /// 127.0.0.1 as a sender is only let out by interfaces with route_localnet.
-fn allow_localhost(container: IpAddr) -> Result<(), Error> {
+fn let_localhost_out(container: IpAddr, is_let: bool) -> Result<(), Error> {
     let failed = |errno| Error::failed(format!("the interface towards {container}"), errno);
     let mut socket = RouteSocket::open().map_err(failed)?;
     let Some(index) = socket.interface_towards(container).map_err(failed)? else { return Ok(()) };
     let Some(link) = socket.link_by_index(index).map_err(failed)? else { return Ok(()) };
     let path = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", link.name);
-    std::fs::write(&path, "1").map_err(|cause| Error::failed(&path, cause))
+    std::fs::write(&path, if is_let { "1" } else { "0" }).map_err(|cause| Error::failed(&path, cause))
 }
 
 impl PortMap {
