@@ -65,9 +65,10 @@ fn rule_16_check_passes_on_a_dual_stack_chain_and_sees_each_change() {
         check(back, true);
     }
     let reservation = Path::new("/var/lib/cni/networks/check/fd94::2");
-    std::fs::rename(reservation, "/tmp/check.kept").unwrap();
+    let kept = std::fs::read(reservation).unwrap();
+    std::fs::remove_file(reservation).unwrap();
     check("without its reservation", false);
-    std::fs::copy("/tmp/check.kept", reservation).unwrap();
+    std::fs::write(reservation, kept).unwrap();
     check("as before", true);
 }
 

@@ -11,6 +11,7 @@ use super::store::Store;
 use crate::error;
 use crate::error::Error;
 use crate::fields::Fields;
+use crate::plan::Attachment;
 use crate::plan::Command;
 use crate::plan::NetPlan;
 use crate::reply::Dns;
@@ -69,18 +70,28 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
         }
         Command::Del => open()?.release(&plan.attachment)?,
         Command::Check => {
-            if open()?.addresses(&plan.attachment).is_empty() {
-                let message = format!(
-                    "host-local holds no address for {} {}",
-                    plan.attachment.id, plan.attachment.ifname
-                );
-                return Err(Error::new(error::CHECK_FAILED, message));
-            }
+            let held = open()?.addresses(&plan.attachment);
+            check(plan, &Pool::new(plan)?, &held)?;
         }
         Command::Gc => open()?.keep_only(&plan.valid)?,
         Command::Status => drop(Pool::new(plan)?), // the ranges themselves are asked at ADD
     }
     Ok(None)
+}
+
+/// Each address of the result that is out of these ranges has to be reserved, and one at least.
+fn check(plan: &NetPlan, pool: &Pool, held: &[IpAddr]) -> Result<(), Error> {
+    let Attachment { id, ifname, .. } = &plan.attachment;
+    let differs = |message: String| Err(Error::new(error::CHECK_FAILED, message));
+    if held.is_empty() {
+        return differs(format!("host-local holds no address for {id} {ifname}"));
+    }
+    let is_ours = |address: &IpAddr| pool.sets.iter().flatten().any(|range| range.holds(*address));
+    let mut told = plan.required_previous()?.ips.iter().map(|ip| ip.address.address).filter(is_ours);
+    match told.find(|address| !held.contains(address)) {
+        Some(address) => differs(format!("host-local does not hold {address} for {id} {ifname} any more")),
+        None => Ok(()),
+    }
 }
 
 fn data_dir(plan: &NetPlan) -> Result<PathBuf, Error> {
@@ -513,6 +524,39 @@ mod tests {
         for verb in ["DEL", "GC"] {
             bench.run(verb, "a", ipam.clone(), &json!({})).unwrap();
         }
+    }
+
+    #[test]
+    fn rule_13_a_reservation_whose_maker_was_killed_in_between_is_given_back() {
+        let bench = Bench::new("killed");
+        let ipam = json!({"ranges": [[{"subnet": "10.1.2.0/30"}]]});
+        let folder = bench.data_dir.join("net");
+        let path = folder.join("10.1.2.2");
+        for (verb, valid) in [("DEL", json!([])), ("GC", json!([{"containerID": "b", "ifname": "eth0"}]))] {
+            assert_eq!(bench.add("a", &ipam).unwrap(), "10.1.2.2/30");
+            std::fs::write(&path, "").unwrap(); // made, and nothing written yet
+            assert_eq!(bench.add("b", &ipam).unwrap_err().code, error::NO_ADDRESS_LEFT);
+            bench.run(verb, "a", ipam.clone(), &json!({"cni.dev/valid-attachments": valid})).unwrap();
+            assert!(!path.exists(), "{verb}");
+        }
+    }
+
+    #[test]
+    fn rule_16_check_asks_for_each_address_of_the_result_that_is_of_these_ranges() {
+        let bench = Bench::new("check");
+        let ipam = json!({"ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd12::/64"}]]});
+        bench.add("a", &ipam).unwrap();
+        let check = |ips: Value| {
+            let result = json!({"prevResult": {"cniVersion": "1.1.0", "ips": ips}});
+            bench.run("CHECK", "a", ipam.clone(), &result).map(drop).map_err(|error| error.code)
+        };
+        let both =
+            json!([{"address": "10.1.2.2/24"}, {"address": "fd12::2/64"}, {"address": "192.0.2.1/24"}]);
+        assert_eq!(check(both.clone()), Ok(()));
+        assert_eq!(check(json!([{"address": "10.1.2.3/24"}])), Err(error::CHECK_FAILED));
+        std::fs::remove_file(bench.data_dir.join("net/fd12::2")).unwrap();
+        assert_eq!(check(both), Err(error::CHECK_FAILED));
+        assert_eq!(check(json!([])), Ok(()));
     }
 
     #[test]

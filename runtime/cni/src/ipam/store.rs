@@ -68,20 +68,21 @@ impl Store {
     /// Code 5.
     pub fn reserve(&self, address: IpAddr, attachment: &Attachment) -> Result<bool, Error> {
         let path = self.folder.join(address.to_string());
+        if path.exists() {
+            return Ok(false);
+        }
+        // The index first: who is killed in between has an entry that leads to nothing, or to a file that says nothing yet.
+        let entry = self.entry(attachment);
+        writeln!(self.append(&entry)?, "{address}").map_err(|cause| io_error(&entry, &cause))?;
         let mut file = match File::options().create_new(true).write(true).mode(0o600).open(&path) {
             Ok(file) => file,
             Err(cause) if cause.kind() == ErrorKind::AlreadyExists => return Ok(false),
             Err(cause) => return Err(io_error(&path, &cause)),
         };
-        let entry = self.entry(attachment);
-        let written = write!(file, "{}\r\n{}", attachment.id, attachment.ifname)
-            .map_err(|cause| io_error(&path, &cause))
-            .and_then(|()| {
-                writeln!(self.append(&entry)?, "{address}").map_err(|cause| io_error(&entry, &cause))
-            });
-        if let Err(error) = written {
+        let text = format!("{}\r\n{}", attachment.id, attachment.ifname);
+        if let Err(cause) = file.write_all(text.as_bytes()) {
             let _ = std::fs::remove_file(&path); // the first error is the one to tell
-            return Err(error);
+            return Err(io_error(&path, &cause));
         }
         Ok(true)
     }
@@ -151,17 +152,20 @@ impl Store {
             let mut lines = text.lines();
             Some((
                 address,
-                lines.next()?.trim().to_string(),
+                lines.next().unwrap_or_default().trim().to_string(),
                 lines.next().map(|name| name.trim().to_string()),
             ))
         };
         Ok(entries.flatten().filter_map(read).collect())
     }
 
+    /// Whether an address of the attachment's entry is its own. An empty file is that of somebody who was killed before he
+    /// could say whose it is; nobody else is at work, since the folder is locked.
     fn is_owner(&self, address: IpAddr, attachment: &Attachment) -> bool {
-        let text = std::fs::read_to_string(self.folder.join(address.to_string())).unwrap_or_default();
+        let Ok(text) = std::fs::read_to_string(self.folder.join(address.to_string())) else { return false };
         let mut lines = text.lines().map(str::trim);
-        lines.next() == Some(&attachment.id) && lines.next().is_none_or(|ifname| ifname == attachment.ifname)
+        lines.next().is_none_or(|id| id == attachment.id)
+            && lines.next().is_none_or(|ifname| ifname == attachment.ifname)
     }
 
     fn entry(&self, attachment: &Attachment) -> PathBuf {
