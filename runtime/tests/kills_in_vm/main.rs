@@ -102,7 +102,11 @@ fn traced(words: &[String], injection: Option<Injection>) -> tracer::Outcome {
 
 /// Runs `words`, killed at the `nth` message; says whether it came to that.
 fn kill(words: &[String], nth: usize) -> bool {
-    let outcome = traced(words, Some(Injection { whose: Whose::Messages, nth, fault: Fault::Kill }));
+    kill_at(words, Whose::Messages, nth)
+}
+
+fn kill_at(words: &[String], whose: Whose, nth: usize) -> bool {
+    let outcome = traced(words, Some(Injection { whose, nth, fault: Fault::Kill }));
     assert!(outcome.hit.is_none() || outcome.status.is_none(), "it ended by itself: {outcome:?}");
     outcome.hit.is_some()
 }
@@ -269,6 +273,31 @@ fn rule_13_killed_chained_plugins_then_del() {
     ] {
         kill_plugin(&bench, &config(plugin, &fields), Some(&first));
     }
+}
+
+/// host-local keeps its addresses in files: any of its calls may be its last.
+#[test]
+#[ignore = "runs in the VM"]
+fn rule_24_killed_host_local_then_del_at_each_call() {
+    let mut bench = Bench::new("alone");
+    bench.namespace(BOX);
+    let plugin = config("host-local", &json!({"ipam": ipam()}));
+    let file = bench.folder.join("killed");
+    std::fs::write(&file, plugin.to_string()).unwrap();
+    let words = plugin_words("ADD", BOX, "host-local", &file);
+    let calls = traced(&words, None).runtime_calls;
+    call(&bench, "DEL", BOX, &plugin);
+    let (mut hits, mut wrong) = (0, Vec::new());
+    for nth in tried(calls) {
+        hits += usize::from(kill_at(&words, Whose::Runtime, nth));
+        call(&bench, "DEL", BOX, &plugin);
+        let left = left(&["alone"]);
+        if !left.is_empty() {
+            wrong.push(format!("killed at call {nth}: {left:?}"));
+            break;
+        }
+    }
+    report("host-local", calls, hits, &wrong);
 }
 
 /// Rules by table, chain and comment, interfaces, and the files of CNI with what they say. Where the next address comes
