@@ -166,6 +166,7 @@ pub enum Verb {
     ///
     /// Example: cargo xtask conformance oci --suite runc --files kill,delete
     /// Example: cargo xtask conformance oci --against runc --part 1/3
+    /// Example: cargo xtask conformance cni --reference
     /// Example: cargo xtask conformance callers podman
     #[command(verbatim_doc_comment)]
     Conformance {
@@ -418,6 +419,8 @@ pub enum Benched {
 pub enum ConformanceVerb {
     /// The OCI runtime: runc's bats suite and crun's Python suite
     Oci(OciSuitesArgs),
+    /// The CNI plugins: the reference's suites, with our plugins in the place of its own
+    Cni(CniSuitesArgs),
     /// Real callers of the runtime: podman, docker, containerd
     Callers(CallersArgs),
 }
@@ -447,6 +450,20 @@ pub struct OciSuitesArgs {
     pub files: Vec<String>,
     /// Write what the references gave to xtask/conformance/, for runs without --against
     #[arg(long, requires = "against")]
+    pub record: bool,
+}
+
+/// Options of `conformance cni`.
+#[derive(Debug, Args)]
+pub struct CniSuitesArgs {
+    /// Only suites whose names contain one of these words: bridge, integration, portmap, portmap-without-chains
+    #[arg(long, value_name = "WORD", value_delimiter = ',')]
+    pub suite: Vec<String>,
+    /// Run the reference's plugins as well instead of comparing with their recorded results
+    #[arg(long)]
+    pub reference: bool,
+    /// Write what the reference's plugins gave to xtask/conformance/, for runs without --reference
+    #[arg(long, requires = "reference")]
     pub record: bool,
 }
 

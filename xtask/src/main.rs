@@ -62,6 +62,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Job::Qemu(plan) => return cmd::qemu::run(&build, &plan),
         Job::Test(args) => return cmd::test::run(&build, &args),
         Job::Conformance(plan) => return conformance::run(&build, &plan),
+        Job::Plugins(args) => return conformance::run_plugins(&build, &args),
         Job::Callers(args) => return conformance::run_callers(&build, &args),
         Job::Menuconfig(which) => cmd::menuconfig::run(&build, which)?,
         Job::Size(plan) => cmd::size::run(&build, &plan)?,

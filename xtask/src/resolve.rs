@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{
-    BenchArgs, Benched, CallersArgs, CleanArgs, Configured, ConformanceVerb, Global, KernelArgs, ManualArgs,
-    SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
+    BenchArgs, Benched, CallersArgs, CleanArgs, CniSuitesArgs, Configured, ConformanceVerb, Global, KernelArgs,
+    ManualArgs, SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
 };
 use crate::cmd::{qemu, size};
 use crate::conformance;
@@ -52,6 +52,8 @@ pub enum Job {
     Test(TestArgs),
     /// `conformance oci`
     Conformance(conformance::Plan),
+    /// `conformance cni`
+    Plugins(CniSuitesArgs),
     /// `conformance callers`
     Callers(CallersArgs),
     /// `menuconfig`
@@ -99,6 +101,7 @@ impl Job {
             Verb::Conformance { which: ConformanceVerb::Oci(args) } => {
                 Self::Conformance(conformance::Plan::resolve(args))
             }
+            Verb::Conformance { which: ConformanceVerb::Cni(args) } => Self::Plugins(args),
             Verb::Conformance { which: ConformanceVerb::Callers(args) } => Self::Callers(args),
             Verb::Menuconfig { which } => Self::Menuconfig(which),
             Verb::Size(args) => Self::Size(size::Plan::resolve(layout, args)?),
@@ -130,7 +133,9 @@ impl Job {
             }
             Self::Bench(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers],
             Self::Qemu(_) => &[Kernel, Userland, Runtime, Iso, Vm],
-            Self::Conformance(_) | Self::Callers(_) => &[Kernel, Userland, Runtime, Iso, Vm, Test, Suites],
+            Self::Conformance(_) | Self::Plugins(_) | Self::Callers(_) => {
+                &[Kernel, Userland, Runtime, Iso, Vm, Test, Suites]
+            }
             Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test],
         }
     }

@@ -1,4 +1,5 @@
-//! Real callers: podman, docker and containerd, from Debian's packages, call the image's runtime; the last time under systemd.
+//! Real callers: podman, docker and containerd, from Debian's packages, call the image's runtime, under systemd too, and its
+//! CNI plugins.
 //! In: the image, a Debian root with them, a script each in qemu/shares/callers. Out: a finding for each script, with every check that failed. Must never:
 //! count a script that ended early as passed.
 
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::suites::Suites;
+use super::suites::{Root, Suites};
 use super::tap::{self, Verdict};
 use super::{guest, root};
 use crate::boot_test::{Finding, Report};
@@ -35,10 +36,15 @@ pub enum Caller {
     Containerd,
     /// The runtime itself, podman and docker with systemd's cgroup driver, where systemd is PID 1.
     Systemd,
+    /// podman with its CNI backend: an older one, from another release.
+    PodmanCni,
+    /// containerd's `ctr run --cni`.
+    ContainerdCni,
 }
 
 impl Caller {
-    const ALL: [Self; 4] = [Self::Podman, Self::Docker, Self::Containerd, Self::Systemd];
+    const ALL: [Self; 6] =
+        [Self::Podman, Self::Docker, Self::Containerd, Self::Systemd, Self::PodmanCni, Self::ContainerdCni];
 
     /// Its name, and that of its script.
     fn name(self) -> &'static str {
@@ -47,6 +53,16 @@ impl Caller {
             Self::Docker => "docker",
             Self::Containerd => "containerd",
             Self::Systemd => "systemd",
+            Self::PodmanCni => "podman-cni",
+            Self::ContainerdCni => "containerd-cni",
+        }
+    }
+
+    /// The Debian that it comes from.
+    fn root(self, suites: &Suites) -> &Root {
+        match self {
+            Self::PodmanCni => &suites.callers_cni,
+            _ => &suites.callers,
         }
     }
 
@@ -63,13 +79,13 @@ impl Caller {
 pub fn run(build: &Build, args: &CallersArgs) -> Result<ExitCode> {
     let suites = Suites::load(build)?;
     let image = crate::cmd::iso::make(build, &Contents::default())?;
-    let disk = root::callers(build, &suites.callers)?;
     let acceleration = crate::vm::probe(build)?;
     let files = crate::cmd::qemu::files(&image);
     let chosen = if args.names.is_empty() { Caller::ALL.to_vec() } else { args.names.clone() };
     let mut report = Report::default();
     for caller in chosen {
         let name = caller.name();
+        let disk = root::callers(build, caller.root(&suites))?;
         build.ui.say("caller", name);
         let started = Instant::now();
         let log = build.layout.notes().join(format!("conformance/{name}.log"));

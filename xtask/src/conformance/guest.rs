@@ -22,7 +22,7 @@ const MEMORY_MIB: u32 = 3072;
 /// What the guest needs besides to say so.
 const GRACE: Duration = Duration::from_secs(120);
 
-/// A runtime that suites are run with.
+/// What suites are run with: a runtime, or a set of plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Runtime {
     /// The one in the image.
@@ -32,6 +32,9 @@ pub enum Runtime {
     Runc,
     /// crun, of the root's Debian release.
     Crun,
+    /// The reference's CNI plugins, of their suites' version.
+    #[value(skip)]
+    CniPlugins,
 }
 
 impl Runtime {
@@ -40,6 +43,7 @@ impl Runtime {
         match suite {
             Suite::Runc => Self::Runc,
             Suite::Crun => Self::Crun,
+            Suite::CniPlugins => Self::CniPlugins,
         }
     }
 
@@ -49,15 +53,17 @@ impl Runtime {
             Self::Ours => "ours",
             Self::Runc => "runc",
             Self::Crun => "crun",
+            Self::CniPlugins => "cni-plugins",
         }
     }
 
-    /// Where it lies on the disk, once that has been entered.
+    /// Where it lies on the disk, once that has been entered; of plugins, one of them.
     pub fn program(self) -> &'static str {
         match self {
             Self::Ours => "/suites/ours/runc",
             Self::Runc => "/suites/runc/runc",
             Self::Crun => "/usr/bin/crun",
+            Self::CniPlugins => "/suites/cni-plugins/reference/portmap",
         }
     }
 }
@@ -138,6 +144,10 @@ impl Guest {
         let listing = match suite {
             Suite::Runc => "cd /suites/runc/tests/integration && grep -c '^@test ' *.bats",
             Suite::Crun => "cd /suites/crun/tests && grep -c '^def test_' test_*.py",
+            // How many cases a compiled suite has is not asked: it is not shared out.
+            Suite::CniPlugins => {
+                "cd /suites/cni-plugins && for file in */test; do echo ${file%/test}:1; done"
+            }
         };
         let said = self.command(listing, GRACE)?;
         let parse = |line: &str| {
@@ -153,7 +163,12 @@ impl Guest {
 
     /// What `runtime` says of its version.
     pub fn version(&mut self, runtime: Runtime) -> Result<String> {
-        let said = self.command(&format!("{} --version", runtime.program()), GRACE)?;
+        let option = match runtime {
+            // Without CNI_COMMAND a plugin says what it is.
+            Runtime::CniPlugins => "< /dev/null",
+            _ => "--version",
+        };
+        let said = self.command(&format!("{} {option}", runtime.program()), GRACE)?;
         Ok(said.text.trim().lines().next().unwrap_or_default().to_owned())
     }
 

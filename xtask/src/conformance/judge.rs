@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::suites::Suite;
 use super::tap::{Case, Verdict};
+use crate::context::Build;
 
 /// File -> its cases, in order.
 pub type Files = BTreeMap<String, Vec<Case>>;
@@ -41,10 +41,11 @@ impl Results {
 pub struct Known(BTreeMap<Suite, BTreeMap<String, BTreeMap<String, String>>>);
 
 impl Known {
-    /// Reads the list.
-    pub fn load(path: &Path) -> Result<Self> {
+    /// Reads the list of this checkout.
+    pub fn load(build: &Build) -> Result<Self> {
+        let path = build.layout.conformance().join("known.toml");
         let text =
-            std::fs::read_to_string(path).with_context(|| format!("{}: cannot read", path.display()))?;
+            std::fs::read_to_string(&path).with_context(|| format!("{}: cannot read", path.display()))?;
         Self::parse(&text).with_context(|| format!("{}: cannot be used", path.display()))
     }
 
@@ -152,11 +153,23 @@ pub fn judge(ours: &Results, reference: &Results, known: &Known) -> Judgement {
         "ours",
         reference.runtime
     );
-    judgement.table = head + &lines + "\n";
+    judgement.table = head + &lines + "\n" + &by_file(ours, reference);
     for ((mine, theirs), count) in sums {
         let _ = writeln!(judgement.table, "{count:5}  ours {mine}, {} {theirs}", reference.runtime);
     }
     judgement
+}
+
+/// How many cases of each file were passed, side by side.
+fn by_file(ours: &Results, reference: &Results) -> String {
+    let passed = |cases: &[Case]| cases.iter().filter(|(_, verdict)| *verdict == Verdict::Pass).count();
+    let mut table = format!("{:>7} {:>11}   cases passed in file\n", "ours", reference.runtime);
+    for (file, cases) in &ours.files {
+        let theirs = reference.files.get(file).map_or("-".to_owned(), |cases| passed(cases).to_string());
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "{:7} {theirs:>11}   {file}, of {}", passed(cases), cases.len());
+    }
+    table + "\n"
 }
 
 /// The first lines of what the suite said.
@@ -243,6 +256,14 @@ mod tests {
     #[test]
     fn a_known_failure_needs_its_reason() {
         assert!(Known::parse("[runc.\"a.bats\"]\nx = \"\"\n").is_err());
+    }
+
+    #[test]
+    fn the_table_has_both_sums_of_a_file_side_by_side() {
+        let ours = results("ours", &[("x", Verdict::Pass), ("y", Verdict::Skip(String::new()))]);
+        let reference = results("runc", &[("x", Verdict::Pass), ("y", Verdict::Pass)]);
+        let table = judge(&ours, &reference, &Known::default()).table;
+        assert!(table.contains("      1           2   a.bats, of 2\n"), "{table}");
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::stamp::{Inputs, Workshop, produce, remove_tree};
 /// Room for the root and some more; what suites write goes to a tmpfs.
 const DISK_BYTES: u64 = 1536 << 20;
 
+/// The same for the plugins' suites.
+const CNI_DISK_BYTES: u64 = 768 << 20;
+
 /// The same for the callers, whose daemons keep images there.
 const CALLERS_DISK_BYTES: u64 = 2560 << 20;
 
@@ -118,6 +121,30 @@ pub fn run(
         let recipe = Recipe { release: &root.release, packages: &root.packages, hooks: &hooks };
         make(build, shop, &recipe, &tree)?;
         to_disk(build, shop, &tree, DISK_BYTES)
+    })?;
+    Ok(disk)
+}
+
+/// Makes the disk with the plugins' suites, which are compiled: Debian's packages and `programs.tar`.
+pub fn cni(build: &Build, root: &Root, programs: &Artifact) -> Result<Artifact> {
+    let inputs = Inputs::new("cni-root", 1)
+        .artifact("programs", programs)
+        .text("release", &root.release)
+        .text("packages", &root.packages.join(" "));
+    let [disk] = produce(build, inputs, ["root.ext4"], |shop| {
+        let tree = shop.scratch.join("root");
+        // The places where `enter` puts what comes from the image, and what `run-plugins` covers.
+        let hooks = [(
+            "--customize-hook",
+            format!(
+                "set -e; mkdir -p \"$1/suites/ours\" \"$1/image\"; tar -C \"$1/suites\" -xf {}; \
+                 mkdir \"$1/suites/cni-plugins/bin\"",
+                quoted(&programs.path)
+            ),
+        )];
+        let recipe = Recipe { release: &root.release, packages: &root.packages, hooks: &hooks };
+        make(build, shop, &recipe, &tree)?;
+        to_disk(build, shop, &tree, CNI_DISK_BYTES)
     })?;
     Ok(disk)
 }

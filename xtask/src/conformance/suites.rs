@@ -17,31 +17,44 @@ pub enum Suite {
     Runc,
     /// crun's own, in Python.
     Crun,
+    /// The CNI reference plugins' own, in Go: `conformance cni`.
+    #[value(skip)]
+    CniPlugins,
 }
 
 impl Suite {
-    /// Both.
-    pub const ALL: [Suite; 2] = [Suite::Runc, Suite::Crun];
+    /// All.
+    const ALL: [Suite; 3] = [Suite::Runc, Suite::Crun, Suite::CniPlugins];
+
+    /// Those of the OCI runtime.
+    pub const OCI: [Suite; 2] = [Suite::Runc, Suite::Crun];
 
     /// Its name, as the command line and the data files have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Runc => "runc",
             Self::Crun => "crun",
+            Self::CniPlugins => "cni-plugins",
         }
     }
 }
 
 /// The file.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Suites {
     /// What the suites run in.
     pub root: Root,
+    /// What the plugins' suites run in.
+    pub cni_root: Root,
     /// What the real callers run in.
     pub callers: Root,
+    /// What podman with its CNI backend runs in.
+    pub callers_cni: Root,
     runc: Vec<Pin>,
     crun: Vec<Pin>,
+    cni_plugins: Vec<Pin>,
+    cnitool: Vec<Pin>,
 }
 
 /// A Debian release and what is installed of it.
@@ -90,17 +103,16 @@ impl Suites {
 
     fn parse(text: &str) -> Result<Self> {
         let suites: Self = toml::from_str(text)?;
-        for suite in Suite::ALL {
-            let pins = suites.pins(suite);
+        let pinned = Suite::ALL.map(|suite| (suite.name(), suites.pins(suite)));
+        for (name, pins) in pinned.into_iter().chain([("cnitool", suites.cnitool.as_slice())]) {
             if pins.is_empty() {
-                bail!("{}: has no source", suite.name());
+                bail!("{name}: has no source");
             }
             let wrong =
                 |pin: &&Pin| pin.sha256.len() != 64 || pin.file.contains('/') || pin.suites.is_empty();
             if let Some(pin) = pins.iter().find(wrong) {
                 bail!(
-                    "{} {}: needs a sha256 of 64 digits, a plain file name, and a Debian suite at least",
-                    suite.name(),
+                    "{name} {}: needs a sha256 of 64 digits, a plain file name, and a Debian suite at least",
                     pin.version
                 );
             }
@@ -112,27 +124,38 @@ impl Suites {
         match suite {
             Suite::Runc => &self.runc,
             Suite::Crun => &self.crun,
+            Suite::CniPlugins => &self.cni_plugins,
         }
     }
 
     /// The first source of `suite` that can be had.
     pub fn find(&self, build: &Build, suite: Suite) -> Result<Found> {
-        let mut failures = Vec::new();
-        for pin in self.pins(suite) {
-            match fetch::run(build, &pin.source()) {
-                Ok(tarball) => {
-                    return Ok(Found {
-                        version: pin.version.clone(),
-                        built_in: pin.built_in.clone(),
-                        tarball,
-                        passed_over: (!failures.is_empty()).then(|| failures.join("\n")),
-                    });
-                }
-                Err(error) => failures.push(format!("{error:#}")),
-            }
-        }
-        bail!("suite {}: none of its sources can be had:\n{}", suite.name(), failures.join("\n"))
+        first(build, suite.name(), self.pins(suite))
     }
+
+    /// The first source that can be had of the reference's tool that calls plugins.
+    pub fn find_cnitool(&self, build: &Build) -> Result<Found> {
+        first(build, "cnitool", &self.cnitool)
+    }
+}
+
+/// The first of the sources of `name` that can be had.
+fn first(build: &Build, name: &str, pins: &[Pin]) -> Result<Found> {
+    let mut failures = Vec::new();
+    for pin in pins {
+        match fetch::run(build, &pin.source()) {
+            Ok(tarball) => {
+                return Ok(Found {
+                    version: pin.version.clone(),
+                    built_in: pin.built_in.clone(),
+                    tarball,
+                    passed_over: (!failures.is_empty()).then(|| failures.join("\n")),
+                });
+            }
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    bail!("suite {name}: none of its sources can be had:\n{}", failures.join("\n"))
 }
 
 impl Pin {

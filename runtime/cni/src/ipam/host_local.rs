@@ -61,20 +61,27 @@ pub fn read(plan: &NetPlan) -> Result<(), Error> {
 /// # Errors
 /// Codes 5 to 7; 100 when no address is left; 101 from CHECK.
 pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
-    // Only what gives addresses needs the ranges: what ADD refused, DEL must not fail for.
+    // Only what gives addresses needs the ranges: DEL releases whatever they are.
     let open = || Store::open(&data_dir(plan)?, &plan.attachment.network);
     match plan.command {
         Command::Add => {
             let pool = Pool::new(plan)?;
+            pool.check_room(plan)?;
             return add(plan, &pool, &open()?).map(Some);
         }
-        Command::Del => open()?.release(&plan.attachment)?,
+        Command::Del => {
+            open()?.release(&plan.attachment)?;
+            // The one thing that the reference's DEL refuses too; said when nothing is held any more.
+            if let Ok(pool) = Pool::new(plan) {
+                pool.check_room(plan)?;
+            }
+        }
         Command::Check => {
             let held = open()?.addresses(&plan.attachment);
             check(plan, &Pool::new(plan)?, &held)?;
         }
         Command::Gc => open()?.keep_only(&plan.valid)?,
-        Command::Status => drop(Pool::new(plan)?), // the ranges themselves are asked at ADD
+        Command::Status => Pool::new(plan)?.check_room(plan)?, // the ranges themselves are asked at ADD
     }
     Ok(None)
 }
@@ -279,6 +286,12 @@ impl Pool {
         let resolv_conf = ipam.text("resolvConf")?.filter(|path| !path.is_empty()).map(PathBuf::from);
         Ok(Pool { sets, routes, resolv_conf, wanted })
     }
+
+    /// Each set gives an address.
+    fn check_room(&self, plan: &NetPlan) -> Result<(), Error> {
+        let starts: Vec<IpAddr> = self.sets.iter().map(|set| set[0].start).collect();
+        super::check_room(plan.version, &starts)
+    }
 }
 
 /// The gateways of a plugin's configuration, one for each range set; none when its IPAM is another one.
@@ -423,6 +436,27 @@ mod tests {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.data_dir);
         }
+    }
+
+    #[test]
+    fn before_0_3_0_a_second_range_set_of_a_family_is_refused_in_the_references_words() {
+        let bench = Bench::new("room");
+        let two = json!({"ranges": [[{"subnet": "10.1.2.0/29"}], [{"subnet": "10.1.3.0/29"}]]});
+        let both = json!({"ranges": [[{"subnet": "10.1.2.0/29"}], [{"subnet": "fd00::/64"}]]});
+        let run = |command: &str, version: &str, ipam: &Value| {
+            bench.run(command, "a", ipam.clone(), &json!({"cniVersion": version})).map(drop)
+        };
+        for version in ["0.1.0", "0.2.0"] {
+            let said = format!("CNI version {version} does not support more than 1 address per family");
+            assert_eq!(run("ADD", version, &two).unwrap_err().message, said);
+            run("ADD", version, &both).unwrap();
+            // DEL says so as well, but releases first.
+            assert_eq!(run("DEL", version, &two).unwrap_err().message, said);
+            assert!(!bench.data_dir.join("net/10.1.2.2").exists());
+            run("DEL", version, &both).unwrap();
+        }
+        run("ADD", "0.3.0", &two).unwrap();
+        run("DEL", "0.3.0", &two).unwrap();
     }
 
     #[test]

@@ -8,11 +8,14 @@ pub mod host_local;
 pub mod static_addresses;
 mod store;
 
+use std::net::IpAddr;
+
 use super::error;
 use super::error::Error;
 use super::invoke;
 use super::plan::NetPlan;
 use super::reply::Reply;
+use super::version::Version;
 
 /// The `ipam.type` of a configuration, or `None` when it asks for no addresses.
 ///
@@ -46,4 +49,15 @@ pub fn pass_on(plan: &NetPlan) -> Result<(), Error> {
         Some(kind) => invoke::call(&kind, &plan.request).map(drop),
         None => Ok(()),
     }
+}
+
+/// Results up to cniVersion 0.2.0 have room for one address of a family: more is refused, in the reference's words, as
+/// its callers look for them.
+fn check_room(version: Version, addresses: &[IpAddr]) -> Result<(), Error> {
+    let of_family = |v4| addresses.iter().filter(|address| address.is_ipv4() == v4).count();
+    if version > Version::V0_2_0 || (of_family(true) <= 1 && of_family(false) <= 1) {
+        return Ok(());
+    }
+    let message = format!("CNI version {version} does not support more than 1 address per family");
+    Err(Error::new(error::INVALID_CONFIG, message))
 }

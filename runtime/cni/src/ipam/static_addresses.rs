@@ -13,7 +13,6 @@ use crate::reply::Dns;
 use crate::reply::IpConfig;
 use crate::reply::Reply;
 use crate::reply::Route;
-use crate::version::Version;
 
 /// Reads what ADD is to do, and does none of it: for `runtime::fuzz`.
 ///
@@ -75,15 +74,7 @@ fn read(plan: &NetPlan) -> Result<Reply, Error> {
             ip.gateway = Some(*gateway);
         }
     }
-    for v4 in [true, false] {
-        let of_family = ips.iter().filter(|ip| ip.address.address.is_ipv4() == v4).count();
-        if of_family > 1 && plan.version <= Version::V0_2_0 {
-            return Err(wrong(format!(
-                "cniVersion {} has one address of a family, not {of_family}",
-                plan.version
-            )));
-        }
-    }
+    super::check_room(plan.version, &ips.iter().map(|ip| ip.address.address).collect::<Vec<_>>())?;
     let routes = ipam.objects("routes")?.iter().map(Route::parse).collect::<Result<_, _>>()?;
     let dns = ipam.object("dns")?.map(|dns| Dns::parse(&dns)).transpose()?.unwrap_or_default();
     Ok(Reply { interfaces: vec![], ips, routes, dns })
