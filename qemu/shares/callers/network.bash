@@ -9,6 +9,20 @@ addresses=(sh -c 'ip -4 -o address show eth0 | sed "s/.*inet //; s/ .*//"')
 # shellcheck disable=SC2034
 default_route=(sh -c 'ip -4 route | sed -n "s/^default via //p" | cut -d " " -f 1')
 
+# An answer by the gateway and the published port, asked for in a container. By nc: of bookworm's static BusyBox, wget crashes.
+# shellcheck disable=SC2034
+ask_gateway=(sh -c 'printf "GET / HTTP/1.0\r\n\r\n" | nc "$(ip -4 route | sed -n "s/^default via //p" | cut -d " " -f 1)" 8080 | tail -n 1')
+
+# fetch ADDRESS PORT: what a server answers, without its head.
+fetch() {
+    exec 3<> "/dev/tcp/$1/$2" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && sed $'1,/^\r$/d' <&3
+}
+
+# answers NAME ADDRESS PORT: the check that a server there answers.
+answers() {
+    check "$1" "answer" bash -c 'fetch "$@"' fetch "$2" "$3"
+}
+
 # leftovers: what no container is behind any more: links, rules of one container, reservations, results of the cache.
 leftovers() {
     ip -o link show type veth
@@ -24,4 +38,4 @@ leftovers() {
 rules() {
     nft list ruleset | sed 's/ # handle.*//'
 }
-export -f leftovers rules
+export -f fetch leftovers rules

@@ -193,5 +193,7 @@ mod tests {
     fn a_pin_without_a_whole_hash_is_refused() {
         let message = Suites::parse(&REAL.replacen("4bfb700e", "4b", 1)).unwrap_err().to_string();
         assert!(message.starts_with("crun 1.21"), "{message}");
+        let message = Suites::parse(&REAL.replacen("78fed6b6", "78", 1)).unwrap_err().to_string();
+        assert!(message.starts_with("cnitool 1.3.0"), "{message}");
     }
 }
