@@ -421,7 +421,7 @@ pub enum ConformanceVerb {
     Oci(OciSuitesArgs),
     /// The CNI plugins: the reference's suites, with our plugins in the place of its own
     Cni(CniSuitesArgs),
-    /// Real callers of the runtime: podman, docker, containerd
+    /// Real callers of the runtime and of the plugins: podman, docker, containerd
     Callers(CallersArgs),
 }
 
