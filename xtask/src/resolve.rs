@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{
-    BenchArgs, Benched, CallersArgs, CleanArgs, CniSuitesArgs, Configured, ConformanceVerb, Global, KernelArgs,
-    ManualArgs, SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
+    BenchArgs, Benched, CallersArgs, CleanArgs, CniSuitesArgs, Configured, ConformanceVerb, Global,
+    KernelArgs, ManualArgs, SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
 };
 use crate::cmd::{qemu, size};
 use crate::conformance;
