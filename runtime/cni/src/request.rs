@@ -74,6 +74,23 @@ impl Request {
     }
 }
 
+#[cfg(test)]
+impl Request {
+    /// An ADD of a network's configuration, for tests of what a plugin makes of it.
+    pub fn to_add(config: &serde_json::Value) -> Request {
+        let text = |text: &str| Some(text.to_string());
+        Request {
+            command: "ADD".into(),
+            container_id: text("c"),
+            netns: text("/x"),
+            ifname: text("eth0"),
+            path: text("/x"),
+            stdin: config.to_string().into_bytes(),
+            ..Request::default()
+        }
+    }
+}
+
 fn lossy(value: &std::ffi::OsStr) -> String {
     value.to_string_lossy().into_owned()
 }

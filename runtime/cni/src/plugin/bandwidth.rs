@@ -298,16 +298,7 @@ mod tests {
     fn bandwidth(config: &Value) -> Result<Bandwidth, Error> {
         let mut whole = json!({"cniVersion": "1.1.0", "name": "n", "type": "bandwidth"});
         whole.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
-        let text = |text: &str| Some(text.to_string());
-        Bandwidth::new(&NetPlan::new(Request {
-            command: "ADD".into(),
-            container_id: text("c"),
-            netns: text("/x"),
-            ifname: text("eth0"),
-            path: text("/x"),
-            stdin: whole.to_string().into_bytes(),
-            ..Request::default()
-        })?)
+        Bandwidth::new(&NetPlan::new(Request::to_add(&whole))?)
     }
 
     #[test]

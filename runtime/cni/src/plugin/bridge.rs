@@ -344,16 +344,7 @@ mod tests {
     fn bridge(config: &Value) -> Result<Bridge, Error> {
         let mut all = json!({"cniVersion": "1.1.0", "name": "n", "type": "bridge"});
         all.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
-        let text = |text: &str| Some(text.to_string());
-        let plan = NetPlan::new(Request {
-            command: "ADD".into(),
-            container_id: text("c"),
-            netns: text("/x"),
-            ifname: text("eth0"),
-            path: text("/x"),
-            stdin: all.to_string().into_bytes(),
-            ..Request::default()
-        })?;
+        let plan = NetPlan::new(Request::to_add(&all))?;
         Bridge::new(&plan)
     }
 

@@ -219,16 +219,7 @@ mod tests {
         let mut config = json!({"cniVersion": "1.1.0", "name": "n", "type": "firewall", "prevResult": {
             "cniVersion": "1.1.0", "interfaces": interfaces, "ips": [{"address": "10.0.0.2/24"}]}});
         config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        let text = |text: &str| Some(text.to_string());
-        let plan = NetPlan::new(Request {
-            command: "ADD".into(),
-            container_id: text("c"),
-            netns: text("/x"),
-            ifname: text("eth0"),
-            path: text("/x"),
-            stdin: config.to_string().into_bytes(),
-            ..Request::default()
-        })?;
+        let plan = NetPlan::new(Request::to_add(&config))?;
         rules_of(&plan, policy(&plan)?)
     }
 

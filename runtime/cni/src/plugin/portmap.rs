@@ -370,17 +370,7 @@ mod tests {
         let mut config = json!({"cniVersion": "1.1.0", "name": "n", "type": "portmap",
             "runtimeConfig": {"portMappings": mappings}, "prevResult": {"cniVersion": "1.1.0"}});
         config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        let text = |text: &str| Some(text.to_string());
-        NetPlan::new(Request {
-            command: "ADD".into(),
-            container_id: text("c"),
-            netns: text("/x"),
-            ifname: text("eth0"),
-            path: text("/x"),
-            stdin: config.to_string().into_bytes(),
-            ..Request::default()
-        })
-        .unwrap()
+        NetPlan::new(Request::to_add(&config)).unwrap()
     }
 
     fn chains(mapping: Value, address: &str) -> Vec<&'static str> {

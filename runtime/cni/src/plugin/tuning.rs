@@ -381,17 +381,7 @@ mod tests {
             "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x", "mac": "a",
             "mtu": 1500}, {"name": "eth0"}]}});
         whole.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
-        let text = |text: &str| Some(text.to_string());
-        NetPlan::new(Request {
-            command: "ADD".into(),
-            container_id: text("c"),
-            netns: text("/x"),
-            ifname: text("eth0"),
-            path: text("/x"),
-            stdin: whole.to_string().into_bytes(),
-            ..Request::default()
-        })
-        .unwrap()
+        NetPlan::new(Request::to_add(&whole)).unwrap()
     }
 
     #[test]

@@ -214,9 +214,10 @@ pub fn start(container: &Container) -> Result<(), Error> {
     }
     let notify =
         notify::manager().map(|manager| notify::Socket::bind(&container.folder, &manager)).transpose()?;
-    let pid = container.process().filter(|_| notify.is_some());
-    let process =
-        pid.and_then(|pid| Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?)));
+    let process = notify.as_ref().and_then(|_| {
+        let pid = container.process()?;
+        Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?))
+    });
     let path = container.fifo();
     use rustix::fs::OFlags;
     // The process holds it open: without a reader it is dead, and this must not wait for one.

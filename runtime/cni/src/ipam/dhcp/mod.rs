@@ -211,17 +211,7 @@ mod tests {
 
     fn options(ipam: Value, args: &str) -> Result<Options, Error> {
         let config = json!({"cniVersion": "1.1.0", "name": "net", "type": "macvlan", "ipam": ipam});
-        let text = |text: &str| Some(text.to_string());
-        let plan = NetPlan::new(Request {
-            command: "ADD".into(),
-            container_id: text("c"),
-            netns: text("/x"),
-            ifname: text("eth0"),
-            path: text("/x"),
-            args: text(args),
-            stdin: config.to_string().into_bytes(),
-            ..Request::default()
-        })?;
+        let plan = NetPlan::new(Request { args: Some(args.to_string()), ..Request::to_add(&config) })?;
         options_of(&plan)
     }
 
