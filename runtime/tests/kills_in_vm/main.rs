@@ -214,6 +214,17 @@ fn kill_plugin(bench: &Bench, plugin: &Value, first: Option<&Value>) {
     report(plugin["type"].as_str().unwrap(), messages, hits, &wrong);
 }
 
+/// A bench for plugins called one by one: a namespace, and the two devices that they take or build upon.
+fn alone() -> Bench {
+    let mut bench = Bench::new("alone");
+    bench.bridges.extend(["alone", MASTER, DEVICE].map(str::to_string));
+    bench.namespace(BOX);
+    for name in [MASTER, DEVICE] {
+        run(Command::new("ip").args(["link", "add", name, "up", "type", "dummy"]));
+    }
+    bench
+}
+
 /// host-local's addresses, which are the plugin's to give back.
 fn ipam() -> Value {
     json!({"type": "host-local", "ranges": [[{"subnet": "10.94.0.0/24"}], [{"subnet": "fd94::/64"}]]})
@@ -222,12 +233,7 @@ fn ipam() -> Value {
 #[test]
 #[ignore = "runs in the VM"]
 fn rule_13_killed_interface_plugins_then_del() {
-    let mut bench = Bench::new("alone");
-    bench.bridges.extend(["alone", MASTER, DEVICE].map(str::to_string));
-    bench.namespace(BOX);
-    for name in [MASTER, DEVICE] {
-        run(Command::new("ip").args(["link", "add", name, "up", "type", "dummy"]));
-    }
+    let bench = alone();
     let ipam = ipam();
     for (plugin, fields) in [
         (
@@ -250,12 +256,7 @@ fn rule_13_killed_interface_plugins_then_del() {
 #[test]
 #[ignore = "runs in the VM"]
 fn rule_13_killed_chained_plugins_then_del() {
-    let mut bench = Bench::new("alone");
-    bench.bridges.extend(["alone", MASTER, DEVICE].map(str::to_string));
-    bench.namespace(BOX);
-    for name in [MASTER, DEVICE] {
-        run(Command::new("ip").args(["link", "add", name, "up", "type", "dummy"]));
-    }
+    let bench = alone();
     let first = config("bridge", &json!({"bridge": "alone", "isDefaultGateway": true, "ipam": ipam()}));
     let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
         {"hostPort": 5353, "containerPort": 53, "protocol": "udp"}]);
