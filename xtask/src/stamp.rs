@@ -267,12 +267,11 @@ fn make_whole<const N: usize>(
     remove_tree(&room)?;
     let mut workshop = Workshop {
         scratch: room.join("scratch"),
-        out: room.join("out"),
+        out: room.clone(),
         log: Log::create(build.layout.stage_log(stage))?,
     };
-    for dir in [&workshop.scratch, &workshop.out] {
-        fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
-    }
+    fs::create_dir_all(&workshop.scratch)
+        .with_context(|| format!("{}: cannot create", workshop.scratch.display()))?;
     let made = make(&mut workshop)
         .and_then(|()| inputs.check_unchanged())
         .and_then(|()| describe(inputs, key, &workshop.out, outputs));
@@ -280,9 +279,11 @@ fn make_whole<const N: usize>(
         remove_tree(&room)?;
         return Err(error.context(format!("stage {stage} failed")));
     }
+    // The rename is the last step: a run that is killed before it leaves a room that the next one clears, and after it
+    // nothing is left to clear.
+    remove_tree(&workshop.scratch)?;
     remove_tree(home)?;
-    fs::rename(&workshop.out, home).with_context(|| format!("{}: cannot put in place", home.display()))?;
-    remove_tree(&room)?;
+    fs::rename(&room, home).with_context(|| format!("{}: cannot put in place", home.display()))?;
     load(build, stage, home, key, outputs)?
         .with_context(|| format!("{}: vanished as soon as built", home.display()))
 }

@@ -33,6 +33,11 @@ impl Ui {
         }
     }
 
+    /// A line of a program that was started, as it came.
+    pub fn pass_on(&self, line: &str) {
+        eprintln!("{line}");
+    }
+
     /// A bar for a download of `total` bytes (None: not known), which shows bytes and rate.
     /// Without a terminal it stays silent; the line at its end is the caller's.
     pub fn bytes_bar(&self, subject: &str, total: Option<u64>) -> ProgressBar {

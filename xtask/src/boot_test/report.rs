@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+/// How much of a failure's text the table repeats, from its end; all of it was printed when it happened.
+const LINES_OF_A_FAILURE: usize = 30;
+
 /// One thing that was tested.
 #[derive(Debug, Clone)]
 pub struct Finding {
@@ -43,7 +46,7 @@ impl Report {
         format!("{} passed, {failed} failed", self.findings.len() - failed)
     }
 
-    /// A line for each finding, and the closing line.
+    /// A line for each finding, then why each failure failed, then the closing line.
     pub fn table(&self) -> String {
         let width = self.findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
         let mut text = String::new();
@@ -51,6 +54,15 @@ impl Report {
             let verdict = if failure.is_none() { "ok" } else { "FAILED" };
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{kind}  {name:width$}  {verdict:6}  {:>8}", spell(*duration));
+        }
+        // Once more at the end, where a reader of a long log looks first.
+        for Finding { name, failure, .. } in &self.findings {
+            let Some(why) = failure else { continue };
+            let _ = writeln!(text, "\nFAILED  {name}");
+            let lines: Vec<&str> = why.lines().collect();
+            for line in &lines[lines.len().saturating_sub(LINES_OF_A_FAILURE)..] {
+                let _ = writeln!(text, "    {line}");
+            }
         }
         text + &self.closing_line()
     }
@@ -132,6 +144,7 @@ mod tests {
         let table = report().table();
         assert!(table.ends_with("\n1 passed, 1 failed"), "{table}");
         assert!(table.contains("FAILED") && table.contains("2.0 min"), "{table}");
+        assert!(table.contains("\nFAILED  dhcp\n    no \"a<b\" in\n    "), "{table}");
         assert!(!report().all_passed());
         assert!(Report::default().all_passed());
     }

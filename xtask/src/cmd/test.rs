@@ -5,7 +5,8 @@
 mod as_user;
 mod deny;
 
-use std::process::{Command, ExitCode};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -24,7 +25,7 @@ const HOST_STEPS: &[HostStep] = &[
     ("clippy", 5, |build| {
         cargo(build, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
     }),
-    ("unit tests", 6, |build| cargo(build, &["test", "--workspace"])),
+    ("unit tests", 6, unit_tests),
     ("dependencies", 8, deny::run),
 ];
 
@@ -93,17 +94,39 @@ fn xtask() -> Command {
     Command::new("/proc/self/exe")
 }
 
+/// All crates' tests. Passes on what cargo prints, and names in the error what failed.
+fn unit_tests(build: &Build) -> Result<()> {
+    // One crate's failure must not hide another's.
+    let words = ["test", "--workspace", "--no-fail-fast"];
+    let mut child =
+        cargo_command(build, &words).stdout(Stdio::piped()).spawn().context("cargo: cannot run")?;
+    let mut failed = Vec::new();
+    for line in BufReader::new(child.stdout.take().context("cargo: no output")?).lines() {
+        let line = line.context("cargo test: cannot read its output")?;
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            failed.push(name.to_owned());
+        }
+        build.ui.pass_on(&line);
+    }
+    let status = child.wait().context("cargo: cannot wait for it")?;
+    if !status.success() {
+        bail!("cargo {} failed ({status})\n{}", words.join(" "), failed.join("\n"));
+    }
+    Ok(())
+}
+
 /// The cargo that runs this program, in the checkout, with its words on stderr.
 fn cargo(build: &Build, words: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(words)
-        .current_dir(build.layout.root())
-        .stdout(std::io::stderr())
-        .status()
-        .context("cargo: cannot run")?;
+    let status =
+        cargo_command(build, words).stdout(std::io::stderr()).status().context("cargo: cannot run")?;
     if !status.success() {
         bail!("cargo {} failed ({status})", words.join(" "));
     }
     Ok(())
+}
+
+fn cargo_command(build: &Build, words: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(words).current_dir(build.layout.root());
+    command
 }

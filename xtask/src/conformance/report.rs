@@ -51,7 +51,7 @@ pub fn print(
         }
     }
     for complaint in &complaints {
-        println!("{complaint}");
+        println!("FAILED  {}", complaint.replace('\n', "\n    "));
     }
     let passed = of_ours
         .flat_map(|(_, results)| results.files.values().flatten())
