@@ -120,7 +120,7 @@ fn notify_gives_a_listener_that_hears_the_call() {
     let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/run/listener",
         "syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_NOTIFY"}]}"#;
     let filter = seccomp::compile(&serde_json::from_str(profile).unwrap()).unwrap();
-    assert!(filter.has_listener());
+    assert!(filter.listener().is_some());
     let (sender, receiver) = mpsc::channel();
     let caller = std::thread::spawn(move || {
         rustix::thread::set_no_new_privs(true).unwrap();

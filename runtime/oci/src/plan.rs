@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::cgroup::CgroupPlan;
 use super::cgroup::Facts;
 use super::report::Error;
+use super::seccomp::Filter;
 use super::spec::Hooks;
 use super::spec::Spec;
 use super::spec::linux::NamespaceKind;
@@ -73,11 +74,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Checks and converts everything, topic by topic.
+    /// Checks and converts everything, topic by topic. `filter` is one that was made of the spec's seccomp section before.
     ///
     /// # Errors
     /// The first thing that is wrong or not supported, by the path of its field.
-    pub fn resolve(spec: &Spec, id: &str, bundle: &Path, facts: &Facts) -> Result<Plan, Error> {
+    pub fn resolve(
+        spec: &Spec,
+        id: &str,
+        bundle: &Path,
+        facts: &Facts,
+        filter: Option<Filter>,
+    ) -> Result<Plan, Error> {
         check_version(&spec.oci_version)?;
         let Some(process) = &spec.process else {
             return Err(Error::spec("process", "process property must not be empty"));
@@ -144,7 +151,7 @@ impl Plan {
             readonly_paths: linux.readonly_paths,
             sysctl: sysctl::plan(&linux.sysctl, &namespaces)?,
             process: process::plan(process)?.of_a_container(),
-            conditions: conditions::plan(spec)?,
+            conditions: conditions::plan(spec, filter)?,
             intel_rdt: intel_rdt::plan(spec, id)?,
             mount_label: linux.mount_label,
             net_devices: net_devices::plan(&linux.net_devices, &namespaces)?,
@@ -184,7 +191,7 @@ mod tests {
     fn resolve(change: impl FnOnce(&mut Spec)) -> Result<Plan, Error> {
         let mut spec = default_spec();
         change(&mut spec);
-        Plan::resolve(&spec, "box", Path::new("/bundle"), &facts())
+        Plan::resolve(&spec, "box", Path::new("/bundle"), &facts(), None)
     }
 
     fn error(change: impl FnOnce(&mut Spec)) -> String {

@@ -17,6 +17,7 @@ use super::cgroup::Cgroup;
 use super::cgroup::systemd::Unit;
 use super::report::Error;
 use super::report::Fails;
+use super::seccomp::Cache;
 use super::spec;
 use super::spec::Spec;
 
@@ -151,6 +152,11 @@ impl Store {
     /// The containers below `root`.
     pub fn new(root: PathBuf, rootless: bool) -> Store {
         Store { root, rootless, systemd: false }
+    }
+
+    /// The filters that were compiled for its containers.
+    pub fn filters(&self) -> Cache {
+        Cache::new(&self.root)
     }
 
     fn make_root(&self) -> Result<(), Error> {

@@ -45,7 +45,7 @@ pub fn config(input: &[u8]) {
     nulls::check(input);
     let Ok(spec) = spec::parse::<Spec>("config.json", input) else { return };
     same_again(&spec);
-    let Ok(plan) = Plan::resolve(&spec, "box", Path::new("/bundle"), &facts()) else { return };
+    let Ok(plan) = Plan::resolve(&spec, "box", Path::new("/bundle"), &facts(), None) else { return };
     let cgroup = plan.cgroup.path();
     assert!(cgroup.starts_with("/sys/fs/cgroup") && is_plain(&cgroup), "{}", cgroup.display());
     assert!(cgroup != Path::new("/sys/fs/cgroup"), "the container's cgroup is the root");

@@ -102,8 +102,14 @@ impl Common {
         if store.systemd {
             facts.manager = Some(Manager::find(store.rootless)?);
         }
-        let mut plan = Plan::resolve(&spec, &self.id, &bundle, &facts)
+        let filters = store.filters();
+        let kept = spec.seccomp().and_then(|text| filters.find(text));
+        let is_new = kept.is_none();
+        let mut plan = Plan::resolve(&spec, &self.id, &bundle, &facts, kept)
             .map_err(|error| Error::new(format!("config.json: {error}")))?;
+        if let (true, Some(text), Some(filter)) = (is_new, spec.seccomp(), &plan.conditions.seccomp) {
+            filters.keep(text, filter);
+        }
         plan.process.hand_on_sockets(activation::sockets());
         Ok((plan, spec))
     }

@@ -104,8 +104,9 @@ impl Exec {
         let place = self.place(&container)?;
         let signals = if self.detach { None } else { Some(relay::signals()?) };
         let preserve_fds = activation::sockets() + self.preserve_fds;
-        let started =
-            exec::start(&container, &mut plan, &place, self.console_socket.as_deref(), preserve_fds)?;
+        let kept = container.record.spec.seccomp().and_then(|text| store.filters().find(text));
+        let socket = self.console_socket.as_deref();
+        let started = exec::start(&container, &mut plan, &place, socket, preserve_fds, kept)?;
         let Started { pid, pidfd, master, undo } = started;
         if let Some(path) = &self.pidfd_socket {
             use std::os::fd::AsFd;

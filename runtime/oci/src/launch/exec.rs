@@ -24,6 +24,7 @@ use crate::cgroup::not_added;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
+use crate::seccomp::Filter;
 use crate::store::Container;
 use crate::store::Status;
 use crate::topic::conditions;
@@ -48,7 +49,7 @@ pub struct Started {
     pub undo: Undo,
 }
 
-/// Starts the program in the container.
+/// Starts the program in the container. `filter` is one that was made of the container's seccomp section before.
 ///
 /// # Errors
 /// Whatever failed; the process is gone then.
@@ -58,6 +59,7 @@ pub fn start(
     cgroup: &Place,
     console_socket: Option<&Path>,
     preserve_fds: u32,
+    filter: Option<Filter>,
 ) -> Result<Started, Error> {
     let record = &container.record;
     let stopped = || Error::new("cannot exec in a stopped container");
@@ -69,7 +71,7 @@ pub fn start(
     // The pid could have been reused before it was opened.
     container.process().ok_or_else(stopped)?;
     labels::check_host(&process.labels, "")?;
-    let conditions = conditions::plan(&record.spec)?;
+    let conditions = conditions::plan(&record.spec, filter)?;
     let socket = console_socket.map(console::connect).transpose()?;
     let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open", "/proc")?;

@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use crate::report::Error;
 use crate::report::Fails;
+use crate::seccomp::Filter;
+use crate::seccomp::Listener;
 use crate::spec;
 use crate::store::Container;
 use crate::store::State;
@@ -43,7 +45,8 @@ pub fn hand_on(
     (pid, pidfd): (Pid, BorrowedFd<'_>),
     fd: i32,
 ) -> Result<(), Error> {
-    let Some((path, metadata)) = &conditions.listener else { return Ok(()) };
+    let listener = conditions.seccomp.as_ref().and_then(Filter::listener);
+    let Some(Listener { path, metadata }) = listener else { return Ok(()) };
     let mut socket =
         UnixStream::connect(path).step("failed to connect with seccomp agent: connect to", path)?;
     let flags = rustix::process::PidfdGetfdFlags::empty();

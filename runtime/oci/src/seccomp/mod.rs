@@ -5,11 +5,14 @@
 //! runc does (through libseccomp) holds, so that a profile means the same under both.
 
 mod arch;
+mod cache;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod oracle;
 mod program;
 mod rules;
 mod tables;
+
+pub use cache::Cache;
 
 use std::os::fd::OwnedFd;
 
@@ -34,6 +37,16 @@ pub struct Filter {
     program: Vec<Instruction>,
     flags: u32,
     unknown: Vec<String>,
+    listener: Option<Listener>,
+}
+
+/// Whom a filter with SCMP_ACT_NOTIFY asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The Unix socket that gets the notification fd.
+    pub path: String,
+    /// What it is told beside.
+    pub metadata: String,
 }
 
 impl Filter {
@@ -47,9 +60,9 @@ impl Filter {
         sys::seccomp::set_mode_filter(self.flags, &self.program)
     }
 
-    /// Whether `install` gives a notification fd.
-    pub fn has_listener(&self) -> bool {
-        self.flags & sys::seccomp::NEW_LISTENER != 0
+    /// Who gets the notification fd that `install` gives.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
     }
 
     /// The flags of seccomp(2), for the debug log.
@@ -57,7 +70,8 @@ impl Filter {
         self.flags
     }
 
-    /// Names in the rules that are no system call on any architecture; their rules are left out, as runc does.
+    /// Names in the rules that are no system call on any architecture; their rules are left out, as runc does. A filter
+    /// from the cache has none.
     pub fn unknown_names(&self) -> &[String] {
         &self.unknown
     }
@@ -72,7 +86,7 @@ pub fn compile(seccomp: &Seccomp) -> Result<Filter, Error> {
 }
 
 fn compile_for(seccomp: &Seccomp, native: Arch) -> Result<Filter, Error> {
-    let listens = validate(seccomp)?;
+    let listener = validate(seccomp)?;
     let mut architectures = vec![native];
     for arch in &seccomp.architectures {
         if !architectures.contains(arch) {
@@ -92,11 +106,12 @@ fn compile_for(seccomp: &Seccomp, native: Arch) -> Result<Filter, Error> {
             ),
         ));
     }
-    Ok(Filter { program, flags: flags(seccomp, listens), unknown: mentions.unknown() })
+    let flags = flags(seccomp, listener.is_some());
+    Ok(Filter { program, flags, unknown: mentions.unknown(), listener })
 }
 
-/// Checks every field, and says whether there is something to listen for.
-fn validate(seccomp: &Seccomp) -> Result<bool, Error> {
+/// Checks every field, and says who listens, if there is something to listen for.
+fn validate(seccomp: &Seccomp) -> Result<Option<Listener>, Error> {
     if seccomp.default_action == Action::Notify {
         return Err(invalid(
             "defaultAction",
@@ -115,7 +130,8 @@ fn validate(seccomp: &Seccomp) -> Result<bool, Error> {
     if seccomp.listener_path.is_empty() && !seccomp.listener_metadata.is_empty() {
         return Err(invalid("listenerMetadata", "set without listenerPath".to_string()));
     }
-    Ok(listens)
+    let (path, metadata) = (&seccomp.listener_path, &seccomp.listener_metadata);
+    Ok(listens.then(|| Listener { path: path.clone(), metadata: metadata.clone() }))
 }
 
 fn validate_rule(at: usize, rule: &Rule) -> Result<(), Error> {

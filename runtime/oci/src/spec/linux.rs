@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::Resources;
-use super::Seccomp;
+use super::seccomp;
 
 /// Everything that only Linux has.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct Linux {
     pub devices: Vec<Device>,
     /// System call filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seccomp: Option<Seccomp>,
+    pub seccomp: Option<seccomp::Text>,
     /// How mounts of the root propagate: shared, slave, private, unbindable, and with `r` in front.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub rootfs_propagation: String,

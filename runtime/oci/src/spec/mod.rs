@@ -61,6 +61,13 @@ pub struct Spec {
     pub linux: Option<Linux>,
 }
 
+impl Spec {
+    /// `linux.seccomp`
+    pub fn seccomp(&self) -> Option<&seccomp::Text> {
+        self.linux.as_ref()?.seccomp.as_ref()
+    }
+}
+
 /// `root`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
@@ -101,14 +108,20 @@ pub fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Error> {
 /// # Errors
 /// It is no such object.
 pub fn parse<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T, Error> {
-    let bytes = nulls::without(bytes).map_err(|error| Error::new(format!("{name}: {error}")))?;
+    read(bytes).map_err(|(path, message)| match path.as_str() {
+        "." => Error::new(format!("{name}: {message}")),
+        path => Error::new(format!("{name}: {path}: {message}")),
+    })
+}
+
+/// Reads JSON text; an error is the path of the field (`.` for the whole) and what is wrong with it.
+fn read<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, (String, String)> {
+    let whole = |error: serde_json::Error| (".".to_string(), error.to_string());
+    let bytes = nulls::without(bytes).map_err(whole)?;
     let mut json = serde_json::Deserializer::from_slice(&bytes);
     let parsed = serde_path_to_error::deserialize(&mut json);
-    let value = parsed.map_err(|error| match error.path().to_string().as_str() {
-        "." => Error::new(format!("{name}: {}", error.inner())),
-        path => Error::new(format!("{name}: {path}: {}", error.inner())),
-    })?;
-    json.end().map_err(|error| Error::new(format!("{name}: {error}")))?;
+    let value = parsed.map_err(|error| (error.path().to_string(), error.inner().to_string()))?;
+    json.end().map_err(whole)?;
     Ok(value)
 }
 

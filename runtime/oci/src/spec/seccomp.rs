@@ -5,6 +5,41 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::report::Error;
+
+/// The section `linux.seccomp` as it is written: it is the largest of a usual config.json, and most starts find the filter
+/// that was made of it before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Text(Box<RawValue>);
+
+impl Text {
+    /// JSON.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// What is written there.
+    ///
+    /// # Errors
+    /// It is no such section, by the path of the field.
+    pub fn read(&self) -> Result<Seccomp, Error> {
+        super::read(self.as_str().as_bytes()).map_err(|(path, message)| {
+            // The line is one of the section's, and nobody has that text.
+            let message = message.split(" at line ").next().unwrap_or_default();
+            let dot = if path == "." { "" } else { "." };
+            Error::spec(format!("linux.seccomp{dot}{}", path.trim_start_matches('.')), message)
+        })
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
 
 /// The section `linux.seccomp`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,6 +259,23 @@ mod tests {
             serde_json::from_str::<Seccomp>(r#"{"defaultAction":"SCMP_ACT_KILL"}"#).unwrap().flags,
             None
         );
+    }
+
+    #[test]
+    fn a_text_is_read_when_it_is_needed_and_errors_name_the_whole_path() {
+        let text = |json: &str| serde_json::from_str::<Text>(json).unwrap();
+        let section = text(r#"{"defaultAction": "SCMP_ACT_LOG"}"#).read().unwrap();
+        assert_eq!(section.default_action, Action::Log);
+        for (json, expected) in [
+            ("5", "linux.seccomp: invalid type: integer `5`, expected struct Seccomp"),
+            ("{}", "linux.seccomp: missing field `defaultAction`"),
+            (
+                r#"{"defaultAction":"SCMP_ACT_LOG","syscalls":[{"names":[7]}]}"#,
+                "linux.seccomp.syscalls[0].names[0]: invalid type: integer `7`, expected a string",
+            ),
+        ] {
+            assert_eq!(text(json).read().unwrap_err().to_string(), expected);
+        }
     }
 
     #[test]

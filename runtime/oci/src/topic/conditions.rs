@@ -13,6 +13,7 @@ use crate::seccomp;
 use crate::spec::Spec;
 use crate::spec::linux::Personality;
 use crate::spec::linux::PersonalityDomain;
+use crate::spec::seccomp::Text;
 
 /// Flags of an execution domain (linux/personality.h). The specification names none; these are the kernel's names.
 const FLAGS: [(&str, u64); 11] = [
@@ -41,20 +42,20 @@ pub struct Conditions {
     pub has_cpuset: bool,
     /// The system call filter.
     pub seccomp: Option<seccomp::Filter>,
-    /// The socket of whom the filter asks, and what that is told beside.
-    pub listener: Option<(String, String)>,
 }
 
-/// Checks and converts them.
+/// Checks and converts them. `kept` is the filter that was made of the spec's section before.
 ///
 /// # Errors
 /// What is wrong or not supported, by the path of its field.
-pub fn plan(spec: &Spec) -> Result<Conditions, Error> {
+pub fn plan(spec: &Spec, kept: Option<seccomp::Filter>) -> Result<Conditions, Error> {
     let landlock = landlock::plan(&spec.annotations)?;
     let Some(linux) = &spec.linux else { return Ok(Conditions { landlock, ..Conditions::default() }) };
-    let seccomp = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
-    let listens = seccomp.as_ref().is_some_and(seccomp::Filter::has_listener);
-    let listener = linux.seccomp.as_ref().filter(|_| listens);
+    let compile = |text: &Text| seccomp::compile(&text.read()?);
+    let seccomp = match kept {
+        Some(filter) => Some(filter),
+        None => linux.seccomp.as_ref().map(compile).transpose()?,
+    };
     let cpu = linux.resources.as_ref().and_then(|resources| resources.cpu.as_ref());
     Ok(Conditions {
         landlock,
@@ -62,7 +63,6 @@ pub fn plan(spec: &Spec) -> Result<Conditions, Error> {
         personality: linux.personality.as_ref().map(personality).transpose()?,
         has_cpuset: cpu.is_some_and(|cpu| !cpu.cpus.is_empty()),
         seccomp,
-        listener: listener.map(|seccomp| (seccomp.listener_path.clone(), seccomp.listener_metadata.clone())),
     })
 }
 

@@ -178,7 +178,7 @@ fn flags_are_as_runc_sets_them() {
             profile.syscalls.push(notify_rule());
         }
         let filter = compile_for(&profile, Arch::X86_64).unwrap();
-        assert_eq!(filter.has_listener(), listens);
+        assert_eq!(filter.listener().is_some(), listens);
         filter.flags()
     };
     assert_eq!(flags(None, false), 4);
