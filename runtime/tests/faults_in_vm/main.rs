@@ -333,9 +333,18 @@ fn cycles_leave_the_machine_as_it_was() {
     let (before, memory) = (world::traces(), used_kib());
     (0..cycles).for_each(|_| cycle());
     assert_eq!(world::left_since(&before), Vec::<String>::new());
-    // A leak of one page in each cycle, or of what a namespace takes in every tenth, is more than this.
-    let grown = used_kib().saturating_sub(memory);
-    assert!(grown < 4 * u64::from(cycles) + 2048, "{grown} KiB more are used after {cycles} cycles");
+    // A leak of one page in each cycle, or of what a namespace takes in every tenth, is more than this. The kernel frees
+    // namespaces and cgroups behind the runtime's back, on a busy machine a while later; a leak stays.
+    let limit = 4 * u64::from(cycles) + 2048;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let grown = loop {
+        let grown = used_kib().saturating_sub(memory);
+        if grown < limit || Instant::now() > deadline {
+            break grown;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    assert!(grown < limit, "{grown} KiB more are used after {cycles} cycles, expected less than {limit}");
 }
 
 /// Memory that can't be had back, in KiB, from /proc/meminfo.

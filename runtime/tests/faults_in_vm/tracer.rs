@@ -69,6 +69,7 @@ pub struct Outcome {
 const NEVER_FAIL: [i64; 5] =
     [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_restart_syscall, libc::SYS_brk];
 const SLEEP: [i64; 2] = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep];
+const NEW_PROCESS: [i32; 3] = [libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK, libc::PTRACE_EVENT_CLONE];
 const SYSCALL_ENTRY: u8 = 1;
 const SYSCALL_EXIT: u8 = 2;
 const SHELL: &str = "kill -STOP $$; exec \"$@\"";
@@ -142,9 +143,16 @@ impl Tracer {
                     self.traced.remove(&pid);
                 }
                 WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC) => self.executed(pid),
-                // A new process tells of itself by its first stop.
-                WaitStatus::PtraceEvent(pid, _, _) => {
+                WaitStatus::PtraceEvent(pid, _, event) => {
                     self.traced.insert(pid);
+                    // A new process is traced from its birth on: when the command is killed before its first stop is
+                    // heard of, it has to be let go all the same, or it stays stopped, and dead it stays a zombie, for
+                    // which its pid namespace's first process waits.
+                    if NEW_PROCESS.contains(&event)
+                        && let Ok(new) = ptrace::getevent(pid)
+                    {
+                        self.traced.insert(Pid::from_raw(i32::try_from(new).unwrap()));
+                    }
                     go_on(pid, None);
                 }
                 WaitStatus::PtraceSyscall(pid) => {
@@ -229,6 +237,8 @@ impl Tracer {
     fn let_go(&mut self) {
         for pid in std::mem::take(&mut self.traced) {
             if ptrace::interrupt(pid).is_err() {
+                // It has ended, and may have to be told that somebody knows.
+                let _ = waitpid(pid, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
                 continue;
             }
             // Whichever stop comes first will do; a signal that was on its way is handed on.
