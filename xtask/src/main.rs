@@ -30,7 +30,11 @@ use crate::cli::Cli;
 use crate::resolve::Job;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let done = match vm::tether::asked() {
+        Some(words) => vm::tether::hold(words),
+        None => run(Cli::parse()),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

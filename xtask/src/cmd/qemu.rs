@@ -2,7 +2,7 @@
 //! output and exit status. Must never: mix its own words into a command's output: those go to stderr.
 
 use std::io::{IsTerminal, Write};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +12,7 @@ use crate::context::Build;
 use crate::layout::Layout;
 use crate::pipeline::Image;
 use crate::stage::rootfs::Contents;
-use crate::vm::{Boot, Disk, DiskBus, Files, Network, Profile, Vm, probe};
+use crate::vm::{Boot, Disk, DiskBus, Files, Network, Profile, Vm, probe, tether};
 
 /// A command may work for long; a machine that says nothing for this long is given up.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(24 * 3600);
@@ -73,7 +73,7 @@ fn interactive(
         "qemu",
         "the serial console follows; `poweroff` in it or Ctrl-A X leaves, Ctrl-A C is QEMU's monitor",
     );
-    let status = Command::new(build.host.require("qemu-system-x86_64")?)
+    let status = tether::command(&build.host.require("qemu-system-x86_64")?)
         .args(profile.arguments(files, acceleration, &room)?)
         .args(["-display", "none", "-serial", "mon:stdio"])
         .status()

@@ -2,7 +2,7 @@
 //! Must never: believe that /dev/kvm works because it opens: on nested machines QEMU aborts or the guest hangs.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -46,7 +46,7 @@ fn guest_runs(build: &Build) -> Result<bool> {
     sector[510..].copy_from_slice(&[0x55, 0xaa]);
     crate::stamp::write_whole(&image, &sector)?;
     let drive = format!("file={},format=raw,readonly=on", image.display().to_string().replace(',', ",,"));
-    let mut child = Command::new(build.host.require("qemu-system-x86_64")?)
+    let mut child = super::tether::command(&build.host.require("qemu-system-x86_64")?)
         .args([
             "-accel", "kvm", "-m", "16", "-display", "none", "-nic", "none", "-monitor", "none", "-serial",
             "none",

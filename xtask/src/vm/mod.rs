@@ -5,10 +5,11 @@ mod console;
 mod kvm;
 mod profile;
 mod qmp;
+pub mod tether;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -56,7 +57,7 @@ impl Vm {
         let room = build.layout.notes().join(format!("vm-{}-{}", std::process::id(), unique()));
         std::fs::create_dir_all(&room).with_context(|| format!("{}: cannot create", room.display()))?;
         let qemu = build.host.require("qemu-system-x86_64")?;
-        let mut command = Command::new(qemu);
+        let mut command = tether::command(&qemu);
         command.args(profile.arguments(files, acceleration, &room)?);
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
         let (control, theirs) = Control::pair()?;

@@ -1,35 +1,44 @@
 //! `cargo xtask qemu` as scripts and people call it: with a command, without one, with a container of one's own, with a
-//! guest that panics. In: this very program, the built image. Out: an error that names the first thing that was not as
+//! guest that panics, and ended by others. In: this very program, the built image. Out: an error that names the first thing that was not as
 //! the README says. Must never: look into the machine by any other way than the command's own output and status.
 
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal};
 
 use crate::context::Build;
 use crate::stamp::remove_tree;
+
+/// Ends what does not end; measures nothing.
+const MACHINE_END: Duration = Duration::from_secs(30);
 
 /// Calls it in every way.
 pub fn run(build: &Build) -> Result<()> {
     status_and_output(build).context("qemu -- CMD")?;
     powers_off_without_input(build).context("qemu without a command, standard input at its end")?;
     a_panic_is_told(build).context("qemu -- CMD, with a guest that panics")?;
-    own_container(build).context("qemu --bundle NAME=DIR")
+    own_container(build).context("qemu --bundle NAME=DIR")?;
+    for signal in [Signal::TERM, Signal::KILL] {
+        its_end_is_the_machines(build, signal).with_context(|| format!("xtask, ended by {signal:?}"))?;
+    }
+    Ok(())
 }
 
 /// `xtask qemu --direct WORDS...`, without input and without a terminal.
+fn command(build: &Build, words: &[&str]) -> Command {
+    let mut command = super::xtask();
+    command.arg("--cache-dir").arg(build.layout.cache()).args(["qemu", "--direct"]).args(words);
+    command.current_dir(build.layout.root()).stdin(Stdio::null());
+    command
+}
+
 fn qemu(build: &Build, words: &[&str]) -> Result<Output> {
-    super::xtask()
-        .arg("--cache-dir")
-        .arg(build.layout.cache())
-        .args(["qemu", "--direct"])
-        .args(words)
-        .current_dir(build.layout.root())
-        .stdin(Stdio::null())
-        .output()
-        .context("xtask: cannot run")
+    command(build, words).output().context("xtask: cannot run")
 }
 
 /// The command's output and nothing else, bytes and long lines included, standard error in its place; its status.
@@ -61,6 +70,41 @@ fn a_panic_is_told(build: &Build) -> Result<()> {
         text.contains("the guest's kernel panicked: sysrq triggered crash"),
     )?;
     expect("where the serial log lies", &output, text.contains("serial.log"))
+}
+
+/// Whoever ends xtask, whether it can do something about it or not, leaves no QEMU running.
+fn its_end_is_the_machines(build: &Build, signal: Signal) -> Result<()> {
+    let mut xtask = command(build, &["--", "echo up; sleep 600"]).stdout(Stdio::piped()).spawn()?;
+    let mut first = [0; 3];
+    xtask.stdout.take().context("no output")?.read_exact(&mut first).context("the guest said nothing")?;
+    let machines = children(xtask.id());
+    rustix::process::kill_process(Pid::from_child(&xtask), signal)?;
+    xtask.wait()?;
+    if machines.is_empty() {
+        bail!("it had started no process");
+    }
+    let until = Instant::now() + MACHINE_END;
+    while machines.iter().any(|&pid| stat(pid).is_some_and(|(state, _)| state != "Z")) {
+        if Instant::now() > until {
+            bail!("still running: {machines:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// The processes that `parent` has started and that are still there.
+fn children(parent: u32) -> Vec<u32> {
+    let names = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| stat(pid).is_some_and(|(_, of)| of == parent.to_string())).collect()
+}
+
+/// State and parent of a process; None when it is gone.
+fn stat(pid: u32) -> Option<(String, String)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned);
+    fields.next().zip(fields.next())
 }
 
 /// Owners, modes, extended attributes and links arrive as they are in the folder, and the container runs.
