@@ -258,7 +258,7 @@ pub struct VerifyArgs {
     /// Compare dist/ with a release's hashes too; where they differ, the manifest.json beside them tells which tool does
     #[arg(long, value_name = "SHA256SUMS")]
     pub against: Option<PathBuf>,
-    /// Write the hashes and the tools' versions into xtask/image.toml
+    /// Write the hashes and the tools' versions into xtask/image.toml, which each change of the image has to
     #[arg(long)]
     pub record: bool,
 }

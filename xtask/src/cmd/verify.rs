@@ -25,6 +25,9 @@ const STAGES: [&str; 8] =
 const PAPERS: [&str; 5] =
     ["SHA256SUMS: ", "coracle.cdx.json: ", "coracle.spdx.json: ", "manifest.json: ", "provenance.json: "];
 
+/// What makes the record say what the image is.
+const RECORD: &str = "record the image: `cargo xtask verify --quick --record`, and commit the file";
+
 /// A signature is made with a key that the second build has not; each has random bytes.
 const NOT_COMPARED: &str = "SHA256SUMS.sig";
 
@@ -51,11 +54,11 @@ pub fn run(build: &Build, args: &VerifyArgs) -> Result<()> {
         build.ui.say("", &format!("the same in both: {}", second.same.join(", ")));
     }
     let materials = Materials::gather(build, &image)?;
-    judge_record(build, &Record::of(&materials), args.record)?;
-    match &args.against {
-        Some(sums) => against(build, sums),
-        None => Ok(()),
+    // First what was asked for: a release may well be another image than this checkout's.
+    if let Some(sums) = &args.against {
+        against(build, sums)?;
     }
+    judge_record(build, &Record::of(&materials), args.record)
 }
 
 /// The error that tells two different builds apart.
@@ -129,19 +132,20 @@ fn judge_record(build: &Build, image: &Record, renew: bool) -> Result<()> {
     }
     let say = |text: &str| build.ui.say("verify", text);
     let Some(recorded) = Record::load(&path)? else {
-        say("nothing is recorded in xtask/image.toml yet; --record does it");
-        return Ok(());
+        bail!("xtask/image.toml: there is none; {RECORD}");
     };
     match recorded.judge(image) {
         Verdict::Same => say("it is the image recorded in xtask/image.toml"),
         Verdict::OtherTools(tools) => {
             say(&format!("the image in xtask/image.toml was made by other tools: {}", tools.join("; ")));
         }
-        Verdict::OtherInputs => {
-            say("the image in xtask/image.toml was made from other inputs; --record renews it");
-        }
+        Verdict::Unrecorded(files) => bail!(
+            "xtask/image.toml: this checkout makes another image than the recorded one, by the same tools:\n  {}\n\
+             if the change is meant, {RECORD}",
+            files.join("\n  ")
+        ),
         Verdict::Fault(files) => bail!(
-            "the tools and inputs recorded in xtask/image.toml made another image there:\n  {}",
+            "xtask/image.toml: the same tools made another image of the same inputs there:\n  {}",
             files.join("\n  ")
         ),
     }

@@ -1,6 +1,6 @@
 //! xtask/image.toml: an image that was recorded, and the tools that made it. In: the file, the image's materials. Out: a
-//! verdict: the same, another image from the same inputs by the same tools (a fault), or what is otherwise. Must never:
-//! pass over a difference without a word.
+//! verdict: the same, made by other tools, or another image by the same tools, and whether from the same inputs. Must
+//! never: pass over a difference without a word.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::artifact::sha256_bytes;
 use crate::stamp::write_whole;
 
 const HEAD: &str = "\
-# The image that was last recorded, and the tools that made it; written by `cargo xtask verify --quick --record`.
-# `cargo xtask test` fails when the same tools make another image from the same inputs.
+# The image that this commit makes, and the tools that made it; written by `cargo xtask verify --quick --record`.
+# `cargo xtask test` fails when the same tools make another image.
 
 ";
 
@@ -35,8 +35,8 @@ pub enum Verdict {
     Same,
     /// It was made by other tools: which can't be the same in general. One line for each.
     OtherTools(Vec<String>),
-    /// By these tools, but from other inputs.
-    OtherInputs,
+    /// The same tools made these files otherwise, from other inputs: somebody changed the image and did not record it.
+    Unrecorded(Vec<String>),
     /// The same tools and inputs, and yet these files are others.
     Fault(Vec<String>),
 }
@@ -81,7 +81,7 @@ impl Record {
         } else if !tools.is_empty() {
             Verdict::OtherTools(tools)
         } else if self.inputs != image.inputs {
-            Verdict::OtherInputs
+            Verdict::Unrecorded(files)
         } else {
             Verdict::Fault(files)
         }
@@ -126,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_tools_and_inputs_make_another_image_a_fault() {
+    fn only_other_tools_excuse_another_image() {
         let recorded = record("i", "12", "aa");
         assert_eq!(recorded.judge(&record("i", "12", "aa")), Verdict::Same);
-        assert_eq!(recorded.judge(&record("j", "12", "bb")), Verdict::OtherInputs);
+        let files = vec!["coracle.iso: aa there, bb here".to_owned()];
+        assert_eq!(recorded.judge(&record("j", "12", "bb")), Verdict::Unrecorded(files.clone()));
         let tools = vec!["gcc: 12 there, 13 here".to_owned()];
         assert_eq!(recorded.judge(&record("j", "13", "bb")), Verdict::OtherTools(tools));
-        let files = vec!["coracle.iso: aa there, bb here".to_owned()];
         assert_eq!(recorded.judge(&record("i", "12", "bb")), Verdict::Fault(files));
     }
 

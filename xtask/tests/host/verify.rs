@@ -30,6 +30,7 @@ fn busybox(recipe: &str) -> Vec<u8> {
 fn two_builds_are_the_same_and_a_release_is_rebuilt() {
     let checkout = checkout();
     checkout.run(&["iso"]).said(0, &[]);
+    record(&checkout);
     // A release: as it is, and with one hash that is another.
     let release = checkout.outside("release");
     fs::create_dir(&release).unwrap();
@@ -43,7 +44,7 @@ fn two_builds_are_the_same_and_a_release_is_rebuilt() {
         &[
             "two builds, the same to the bit: coracle.iso sha256 ",
             "otherwise in the second: folder, HOME, TZ",
-            "nothing is recorded in xtask/image.toml yet",
+            "it is the image recorded in xtask/image.toml",
             "this machine rebuilds every file of ",
         ],
     );
@@ -66,7 +67,7 @@ fn two_builds_are_the_same_and_a_release_is_rebuilt() {
 fn a_kernel_of_a_kept_tree_enters_the_cache_when_a_clean_one_is_the_same() {
     let mut checkout = checkout();
     let in_cache = |checkout: &Checkout| !checkout.files_in_cache("built/kernel").is_empty();
-    checkout.run(&["--incremental", "verify", "--quick"]).said(0, &["taken from the cache"]);
+    checkout.run(&["--incremental", "verify", "--quick", "--record"]).said(0, &["taken from the cache"]);
     assert!(!in_cache(&checkout), "nothing was compared");
     let adopted = "the kernel of the kept tree is that of a clean one, and is in the cache now";
     checkout.run(&["--incremental", "verify"]).said(0, &[adopted]);
@@ -110,13 +111,36 @@ fn remove_second(said: &str) {
 }
 
 #[test]
-fn another_image_than_the_recorded_one_is_a_fault() {
+fn another_image_than_the_recorded_one_is_an_error_unless_other_tools_made_it() {
     let checkout = checkout();
-    checkout.run(&["verify", "--quick", "--record"]).said(0, &["recorded in xtask/image.toml"]);
+    let remedy = "`cargo xtask verify --quick --record`, and commit the file";
+    checkout.run(&["verify", "--quick"]).said(1, &["xtask/image.toml: there is none; ", remedy]);
+    record(&checkout);
     let path = checkout.root().join("xtask/image.toml");
     let recorded = fs::read_to_string(&path).unwrap();
     let line = recorded.lines().find(|line| line.starts_with("\"coracle.iso\"")).unwrap();
     let other = recorded.replace(line, &format!("\"coracle.iso\" = \"{}\"", "0".repeat(64)));
     fs::write(&path, other).unwrap();
-    checkout.run(&["verify", "--quick"]).said(1, &["made another image there:\n  coracle.iso: 0000"]);
+    checkout
+        .run(&["verify", "--quick"])
+        .said(1, &["the same tools made another image of the same inputs there:\n  coracle.iso: 0000"]);
+    // A change that nobody recorded, and then somebody.
+    checkout.write("rootfs-overlay/etc/hostname", "another\n");
+    let run = checkout.run(&["verify", "--quick"]);
+    run.said(
+        1,
+        &["this checkout makes another image than the recorded one", "\n  coracle.iso: 0000", remedy],
+    );
+    record(&checkout);
+    checkout.run(&["verify", "--quick"]).said(0, &["it is the image recorded in xtask/image.toml"]);
+    // Another compiler there: nothing follows from another image here.
+    let recorded = fs::read_to_string(&path).unwrap();
+    fs::write(&path, recorded.replacen("gcc = \"", "gcc = \"other ", 1)).unwrap();
+    checkout.write("rootfs-overlay/etc/hostname", "a third\n");
+    let run = checkout.run(&["verify", "--quick"]);
+    run.said(0, &["the image in xtask/image.toml was made by other tools: gcc: other "]);
+}
+
+fn record(checkout: &Checkout) {
+    checkout.run(&["verify", "--quick", "--record"]).said(0, &["recorded in xtask/image.toml"]);
 }
