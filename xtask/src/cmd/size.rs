@@ -60,9 +60,7 @@ pub fn run(build: &Build, plan: &Plan) -> Result<()> {
         }
     }
     if let Some(revision) = &plan.compare {
-        let other = compare::build_other(build, revision)?;
-        let sizes = |dist: &std::path::Path| compare::measure(dist, build.layout.cache());
-        out += &compare::table(revision, &sizes(&other)?, &sizes(&build.layout.dist())?);
+        out += &compared(build, &image, revision)?;
     }
     if let Some(path) = &plan.svg {
         let panels = [
@@ -82,6 +80,20 @@ pub fn run(build: &Build, plan: &Plan) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         done => done.context("stdout: cannot write"),
     }
+}
+
+/// What differs from another commit's image.
+fn compared(build: &Build, image: &Image, revision: &str) -> Result<String> {
+    let other = compare::build_other(build, revision)?;
+    let (mut then, mut now) = (compare::measure(&other)?, compare::measure(&build.layout.dist())?);
+    let Some(folders) = compare::folders_of(&other, build.layout.cache())? else {
+        return Ok(
+            compare::table(revision, &then, &now) + "the kernel's parts are not known of that commit\n"
+        );
+    };
+    then.extend(compare::parts(&folders)?);
+    now.extend(compare::parts(&image.kernel.folders.path)?);
+    Ok(compare::table(revision, &then, &now))
 }
 
 /// The program's crates, the largest first.

@@ -11,9 +11,8 @@ use crate::context::Build;
 use crate::prove::differ;
 use crate::stage::kernel::Folders;
 
-/// Bytes of what dist/ holds, by name; files of the initramfs under `/`, parts of the kernel under `kernel: `, if it is a
-/// kernel of the cache that has a list of them.
-pub fn measure(dist: &Path, cache: &Path) -> Result<BTreeMap<String, u64>> {
+/// Bytes of what dist/ holds, by name; files of the initramfs under `/`.
+pub fn measure(dist: &Path) -> Result<BTreeMap<String, u64>> {
     let mut sizes = BTreeMap::new();
     for name in ["coracle.iso", "vmlinuz", "initramfs.cpio.gz", "coracle"] {
         let path = dist.join(name);
@@ -21,13 +20,19 @@ pub fn measure(dist: &Path, cache: &Path) -> Result<BTreeMap<String, u64>> {
         sizes.insert(name.to_owned(), facts.len());
     }
     sizes.extend(differ::archive_sizes(&dist.join("initramfs.cpio.gz"))?);
-    let folders = cache.join("built/kernel").join(kernel_key(dist)?).join("folders.json");
-    // A commit from before there were such lists has none.
-    if folders.is_file() {
-        let parts = Folders::load(&folders)?.subsystems();
-        sizes.extend(parts.into_iter().map(|(name, bytes)| (format!("kernel: {name}"), bytes)));
-    }
     Ok(sizes)
+}
+
+/// Bytes of the kernel's parts.
+pub fn parts(folders: &Path) -> Result<BTreeMap<String, u64>> {
+    let parts = Folders::load(folders)?.subsystems();
+    Ok(parts.into_iter().map(|(name, bytes)| (format!("kernel: {name}"), bytes)).collect())
+}
+
+/// The list of the kernel's parts that belongs to `dist`; None for a commit from before there were such lists.
+pub fn folders_of(dist: &Path, cache: &Path) -> Result<Option<PathBuf>> {
+    let folders = cache.join("built/kernel").join(kernel_key(dist)?).join("folders.json");
+    Ok(folders.is_file().then_some(folders))
 }
 
 /// The key of the kernel that dist/ holds.
