@@ -22,14 +22,19 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
+use runtime::netlink::message;
+use runtime::netlink::message::Message;
 use runtime::netlink::namespace;
+use runtime::netlink::nft::Batch;
 use runtime::netlink::nft::Family;
 use runtime::netlink::nft::NftSocket;
+use runtime::netlink::socket::Socket;
 use serde_json::Value;
 use serde_json::json;
 
 use network::Bench;
 use network::addresses;
+use network::lets_localhost_out;
 use network::rules;
 use network::run;
 use network::traces;
@@ -213,6 +218,20 @@ fn rule_33_snat_masq_all_and_conditions_decide_who_comes_in_as_whom() {
     assert!(call(Some("every"), "10.92.0.1:8083").is_some());
 }
 
+/// How many flows to `port` the kernel knows.
+fn flows_to(port: u16) -> usize {
+    const GET_OF_CONNTRACK: u16 = 1 << 8 | 1;
+    const REQUEST_AND_DUMP: u16 = 0x301;
+    let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER)).unwrap();
+    let flows = socket.dump(|| Message::new(GET_OF_CONNTRACK, REQUEST_AND_DUMP, &[2, 0, 0, 0])).unwrap();
+    let is_to = |payload: &[u8]| {
+        // CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT
+        let tuple = message::find(&payload[4..], 1).and_then(|tuple| message::find(tuple, 2)).unwrap();
+        message::find(tuple, 3) == Some(&port.to_be_bytes())
+    };
+    flows.iter().filter(|flow| is_to(&flow.payload)).count()
+}
+
 #[test]
 #[ignore = "runs in the VM"]
 fn rule_33_a_udp_flow_follows_the_port_to_its_new_container() {
@@ -222,6 +241,9 @@ fn rule_33_a_udp_flow_follows_the_port_to_its_new_container() {
     bench.attach("else", "client", &[]);
     let client = within("client", || UdpSocket::bind("0.0.0.0:4444").unwrap());
     client.set_read_timeout(Some(DEADLINE)).unwrap();
+    // A flow to a port of the host's own, which is nobody's to forget.
+    let hosts_own = UdpSocket::bind("0.0.0.0:5354").unwrap();
+    hosts_own.set_read_timeout(Some(DEADLINE)).unwrap();
     let ask = |word: &str| {
         client.send_to(word.as_bytes(), "10.93.0.1:5353").unwrap();
         let mut buffer = [0; 64];
@@ -239,7 +261,11 @@ fn rule_33_a_udp_flow_follows_the_port_to_its_new_container() {
         });
         // The client's flow never pauses long enough to be forgotten by itself.
         assert_eq!(ask("who"), name);
+        client.send_to(b"stay", "10.93.0.1:5354").unwrap();
+        hosts_own.recv_from(&mut [0; 64]).unwrap();
+        assert_eq!((flows_to(5353), flows_to(5354)), (1, 1));
         bench.detach(name);
+        assert_eq!((flows_to(5353), flows_to(5354)), (0, 1));
     }
 }
 
@@ -410,4 +436,60 @@ fn rule_33_localhost_is_the_hosts_alone_though_ports_are_published_there() {
     std::fs::write(SWITCH, "1").unwrap();
     assert_eq!(call(Some("neighbour"), "127.0.0.1:9191").as_deref(), Some("secret"));
     bench.detach("neighbour");
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn rule_33_localhost_is_closed_by_whatever_takes_a_bridges_last_port() {
+    let mut bench = Bench::new("closing");
+    bench.network("first", &["10.94.0.0/16"], &[portmap(json!({}))]);
+    bench.network("second", &["10.92.0.0/16"], &[portmap(json!({"masqAll": true}))]);
+    for (network, name, port) in
+        [("first", "a", "8081:80"), ("first", "b", "8082:80"), ("second", "c", "8083:80")]
+    {
+        bench.attach(network, name, &["--publish", port]);
+    }
+    let open = || ["first", "second"].map(lets_localhost_out);
+    // As a runtime without a cache calls it: it knows no prevResult.
+    let portmap = |verb: &str, network: &str, name: &str| {
+        let config = json!({"cniVersion": "1.1.0", "name": network, "type": "portmap",
+            "cni.dev/valid-attachments": []});
+        network::call(&bench, verb, name, &config)
+    };
+    assert_eq!(open(), [true, true]);
+    portmap("DEL", "first", "a");
+    assert_eq!(open(), [true, true], "another one of the bridge has a port");
+    portmap("DEL", "first", "b");
+    assert_eq!(open(), [false, true], "only the other bridge has ports");
+    portmap("GC", "second", "none");
+    assert_eq!(open(), [false, false]);
+    assert!(NftSocket::open().unwrap().rules(Family::Ip, "cni_hostport").unwrap().is_empty());
+}
+
+#[test]
+#[ignore = "runs in the VM"]
+fn rule_31_a_tables_form_is_made_once_and_one_of_before_is_mended() {
+    let mut bench = Bench::new("form");
+    bench.network("form", &["10.94.0.0/16"], &[json!({"type": "firewall"})]);
+    // As another version of this program could have left it: neither the other chains nor their rules.
+    let mut before = Batch::new(Family::Inet, "cni_firewall", None);
+    before.make_table("form of before");
+    before.make_chain("containers", None);
+    NftSocket::open().unwrap().commit(before).unwrap();
+    let fixed = || {
+        let rules = NftSocket::open().unwrap().rules(Family::Inet, "cni_firewall").unwrap();
+        rules.iter().filter(|rule| rule.comment.is_empty()).map(|rule| rule.handle).collect::<Vec<_>>()
+    };
+    bench.attach("form", "first", &[]);
+    assert_eq!(fixed().len(), 4, "mended");
+    bench.detach("first");
+    assert_eq!(rules(), 0);
+    bench.attach("form", "first", &[]);
+    let handles = fixed();
+    bench.attach("form", "second", &[]);
+    assert_eq!(fixed(), handles, "they are the same still");
+    bench.detach("first");
+    run(&mut bench.cni(&["check", "--id", "second"]));
+    bench.detach("second");
+    assert_eq!(rules(), 0);
 }

@@ -58,23 +58,44 @@ pub fn add(table: &Table, rules: &[Rule]) -> Result<(), Error> {
     }
     let failed = |errno: Errno| Error::failed(format!("rules in table {}", table.name), errno);
     let mut socket = NftSocket::open().map_err(failed)?;
+    let form = form_of(table);
+    let comment = format!("form {:016x}", hash(&form.parts()));
+    // A table that is there has its form already, if it is of this one. To make the form anew would have others wait until
+    // the kernel has freed the old rules.
+    let there = socket.table_comment(table.family, table.name).map_err(failed)?;
+    let mut form = Some(form).filter(|_| there.as_ref() != Some(&comment));
+    loop {
+        let is_there = form.is_none();
+        let mut batch = Batch::new(table.family, table.name, None);
+        if let Some(form) = form {
+            batch.make_table(&comment);
+            batch.append(form);
+        }
+        for rule in rules {
+            batch.add_rule(rule);
+        }
+        match socket.commit(batch) {
+            // It went with its last rule meanwhile.
+            Err(Errno::NOENT) if is_there => form = Some(form_of(table)),
+            other => return other.map_err(failed),
+        }
+    }
+}
+
+/// The chains that a table has, and their fixed rules, anew: those of another form may be there.
+fn form_of(table: &Table) -> Batch {
     let mut batch = Batch::new(table.family, table.name, None);
-    batch.make_table();
     for chain in table.chains {
         batch.make_chain(chain.name, chain.base);
     }
     for chain in table.chains {
         let Some(fixed) = chain.fixed else { continue };
-        // Whether they are there can't be known without a race, so they are made anew.
         batch.flush_chain(chain.name);
         for expressions in fixed() {
             batch.add_rule(&Rule { chain: chain.name, expressions, comment: String::new() });
         }
     }
-    for rule in rules {
-        batch.add_rule(rule);
-    }
-    socket.commit(batch).map_err(failed)
+    batch
 }
 
 /// Removes an attachment's rules; none to remove is fine.
@@ -82,27 +103,8 @@ pub fn add(table: &Table, rules: &[Rule]) -> Result<(), Error> {
 /// # Errors
 /// Code 999, naming the table.
 pub fn remove(table: &Table, attachment: &Attachment) -> Result<(), Error> {
-    remove_last(table, attachment).map(drop)
-}
-
-/// The same, and tells whether they were the table's last ones.
-///
-/// # Errors
-/// Code 999, naming the table.
-pub fn remove_last(table: &Table, attachment: &Attachment) -> Result<bool, Error> {
     let comment = comment(attachment);
-    remove_where(table, |rule| rule.comment == comment)
-}
-
-/// Whether a table has no rules, or is not there.
-///
-/// # Errors
-/// Code 999, naming the table.
-pub fn is_empty(table: &Table) -> Result<bool, Error> {
-    let rules = NftSocket::open().and_then(|mut socket| socket.rules(table.family, table.name));
-    rules
-        .map(|rules| rules.is_empty())
-        .map_err(|errno| Error::failed(format!("rules in table {}", table.name), errno))
+    remove_where(table, |text| text == comment, |_, _| Ok(()))
 }
 
 /// Removes the rules of a network's attachments that are not in `valid`.
@@ -110,7 +112,7 @@ pub fn is_empty(table: &Table) -> Result<bool, Error> {
 /// # Errors
 /// Code 999, naming the table.
 pub fn keep_only(table: &Table, network: &str, valid: &[Attachment]) -> Result<(), Error> {
-    remove_where(table, |rule| is_stale(&rule.comment, network, valid)).map(drop)
+    remove_where(table, |text| is_stale(text, network, valid), |_, _| Ok(()))
 }
 
 /// Whether rules can be made at all, for STATUS.
@@ -135,19 +137,33 @@ pub fn count(table: &Table, attachment: &Attachment) -> Result<usize, Error> {
     Ok(rules.map_err(failed)?.iter().filter(|rule| rule.comment == comment).count())
 }
 
-/// Tells whether the table went with the rules.
-fn remove_where(table: &Table, is_mine: impl Fn(&FoundRule) -> bool) -> Result<bool, Error> {
+/// Removes the rules whose comment `is_mine`. Before each try `prepare` is told which rules go and which are left; when
+/// anybody changes the ruleset meanwhile, the try fails and the next one is told anew.
+///
+/// # Errors
+/// `prepare`'s; code 999, naming the table.
+pub fn remove_where(
+    table: &Table,
+    is_mine: impl Fn(&str) -> bool,
+    mut prepare: impl FnMut(&[&FoundRule], &[&FoundRule]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let failed = |errno: Errno| Error::failed(format!("rules in table {}", table.name), errno);
     let mut socket = match NftSocket::open() {
-        Err(Errno::PROTONOSUPPORT) => return Ok(false), // no nf_tables, no rules
+        Err(Errno::PROTONOSUPPORT) => return Ok(()), // no nf_tables, no rules
         other => other.map_err(failed)?,
     };
     for _ in 0..TRIES_MAX {
-        let generation = socket.generation().map_err(failed)?;
         let rules = socket.rules(table.family, table.name).map_err(failed)?;
-        let (mine, others): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| is_mine(rule));
+        let (mine, others): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| is_mine(&rule.comment));
+        prepare(&mine, &others)?;
         if mine.is_empty() {
-            return Ok(false);
+            return Ok(());
+        }
+        // Most have nothing to remove, and need no generation; who has finds out whether it is still that of his rules.
+        let generation = socket.generation().map_err(failed)?;
+        let is_theirs = |rule: &FoundRule| u32::from(rule.generation) == generation & 0xffff;
+        if !rules.iter().all(is_theirs) {
+            continue;
         }
         let in_use = others.iter().any(|rule| {
             let chain = table.chains.iter().find(|chain| chain.name == rule.chain);
@@ -161,7 +177,7 @@ fn remove_where(table: &Table, is_mine: impl Fn(&FoundRule) -> bool) -> Result<b
         }
         match socket.commit(batch) {
             Err(errno) if errno.raw_os_error() == ERESTART || errno == Errno::NOENT => {}
-            other => return other.map(|()| !in_use).map_err(failed),
+            other => return other.map_err(failed),
         }
     }
     Err(failed(Errno::AGAIN))

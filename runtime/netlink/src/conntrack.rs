@@ -5,7 +5,7 @@
 use rustix::io::Errno;
 
 use super::message::Message;
-use super::socket::Socket;
+use super::nft::NftSocket;
 
 const DELETE: u16 = 1 << 8 | 2; // NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
 const REQUEST: u16 = 0x1;
@@ -25,7 +25,8 @@ const IPPROTO_UDP: u8 = 17;
 /// # Errors
 /// EPERM; EPROTONOSUPPORT and the like when the kernel lacks ctnetlink.
 pub fn forget_udp_to_port(port: u16, v6: bool) -> Result<(), Errno> {
-    let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
+    // It hears the same protocol, and closing another one would take as long.
+    let mut socket = NftSocket::open()?;
     let family = if v6 { 10 } else { 2 };
     let mut message = Message::new(DELETE, REQUEST | ACK, &[family, 0, 0, 0]);
     message.nest(CTA_TUPLE_ORIG, |tuple| {
@@ -35,7 +36,7 @@ pub fn forget_udp_to_port(port: u16, v6: bool) -> Result<(), Errno> {
         });
     });
     message.nest(CTA_FILTER, |filter| filter.native_u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL_AND_PORT));
-    match socket.request(message) {
+    match socket.socket()?.request(message) {
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno),
     }

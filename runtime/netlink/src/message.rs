@@ -4,6 +4,7 @@
 
 const HEADER_LEN: usize = 16;
 const ATTRIBUTE_HEADER_LEN: usize = 4;
+const NLM_F_ACK: u16 = 0x4;
 const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
@@ -23,6 +24,12 @@ impl Message {
         let mut message = Message { bytes };
         message.pad();
         message
+    }
+
+    /// Has the kernel answer it when all went well, too.
+    pub fn ask_for_answer(&mut self) {
+        let flags = u16::from_ne_bytes([self.bytes[6], self.bytes[7]]) | NLM_F_ACK;
+        self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
     }
 
     /// Appends an attribute.
@@ -61,6 +68,11 @@ impl Message {
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.pad();
+    }
+
+    /// What has been written.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The bytes to send, with length and sequence number filled in.

@@ -3,11 +3,13 @@
 //! In: rules as lists of expressions. Out: bytes to the kernel; rules that are there, with their comments.
 //! Must never: run a program; leave half a change.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use rustix::io::Errno;
 
 use super::message::Message;
+use super::message::attributes;
 use super::message::find;
 use super::message::text_of;
 use super::route::Network;
@@ -15,6 +17,7 @@ use super::socket::Socket;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = SUBSYSTEM;
+const GETTABLE: u16 = SUBSYSTEM | 1;
 const DELTABLE: u16 = SUBSYSTEM | 2;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const NEWRULE: u16 = SUBSYSTEM | 6;
@@ -26,11 +29,11 @@ const BATCH_END: u16 = 17;
 const BATCH_GENID: u16 = 1;
 
 const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
 const DUMP: u16 = 0x300;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 
+const TABLE_USERDATA: u16 = 6;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
@@ -41,7 +44,7 @@ const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
-/// libnftnl's NFTNL_UDATA_RULE_COMMENT, so that `nft list ruleset` shows the comment.
+/// libnftnl's NFTNL_UDATA_RULE_COMMENT, and NFTNL_UDATA_TABLE_COMMENT, so that `nft list ruleset` shows the comment.
 const USERDATA_COMMENT: u8 = 0;
 /// What nft itself lets a comment have.
 pub const COMMENT_LEN_MAX: usize = 127;
@@ -131,6 +134,8 @@ pub enum Expression {
     Verdict(Verdict),
 }
 
+const META_KEY: u16 = 2;
+const COMPARE_DATA: u16 = 3;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
@@ -266,6 +271,10 @@ pub struct FoundRule {
     pub handle: u64,
     /// Its comment, or nothing.
     pub comment: String,
+    /// The interface whose name it compares with that by which a packet leaves, or nothing.
+    pub leaves_by: String,
+    /// The lower half of the number of the ruleset's last change, when this was told.
+    pub generation: u16,
 }
 
 /// A transaction on one table: all of it or nothing happens.
@@ -287,15 +296,26 @@ impl Batch {
     }
 
     fn message(&self, kind: u16, flags: u16) -> Message {
-        let mut message = Message::new(kind, REQUEST | ACK | flags, &header(self.family));
+        let mut message = Message::new(kind, REQUEST | flags, &header(self.family));
         message.text(1, self.table); // NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and NFTA_RULE_TABLE alike
         message
     }
 
-    /// Makes the table unless it is there.
-    pub fn make_table(&mut self) {
-        let message = self.message(NEWTABLE, CREATE);
+    /// Makes the table with a comment, unless it is there: then its own comment stays.
+    pub fn make_table(&mut self, comment: &str) {
+        let mut message = self.message(NEWTABLE, CREATE);
+        message.attribute(TABLE_USERDATA, &userdata_of(comment));
         self.messages.push(message);
+    }
+
+    /// What it does, for whoever wants to know it again.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        self.messages.iter().map(Message::as_bytes).collect()
+    }
+
+    /// Does after this what `other` does, a transaction on the same table.
+    pub fn append(&mut self, other: Batch) {
+        self.messages.extend(other.messages.into_iter().skip(1)); // its begin
     }
 
     /// Removes the table with all that is in it.
@@ -335,11 +355,7 @@ impl Batch {
             }
         });
         if !rule.comment.is_empty() {
-            let mut userdata =
-                vec![USERDATA_COMMENT, u8::try_from(rule.comment.len() + 1).unwrap_or(u8::MAX)];
-            userdata.extend_from_slice(rule.comment.as_bytes());
-            userdata.push(0);
-            message.attribute(RULE_USERDATA, &userdata);
+            message.attribute(RULE_USERDATA, &userdata_of(&rule.comment));
         }
         self.messages.push(message);
     }
@@ -358,7 +374,7 @@ impl Expression {
         match self {
             Expression::Meta(key) => element(list, "meta", |data| {
                 data.network_u32(1, REGISTER_1);
-                data.network_u32(2, *key);
+                data.network_u32(META_KEY, *key);
             }),
             Expression::Conntrack(key) => element(list, "ct", |data| {
                 data.network_u32(1, REGISTER_1);
@@ -432,7 +448,7 @@ fn compare(list: &mut Message, operator: u32, bytes: &[u8]) {
     element(list, "cmp", |data| {
         data.network_u32(1, REGISTER_1);
         data.network_u32(2, operator);
-        data.nest(3, |value| value.attribute(DATA_VALUE, bytes));
+        data.nest(COMPARE_DATA, |value| value.attribute(DATA_VALUE, bytes));
     });
 }
 
@@ -443,27 +459,59 @@ fn immediate(list: &mut Message, register: u32, bytes: &[u8]) {
     });
 }
 
+fn userdata_of(comment: &str) -> Vec<u8> {
+    let mut userdata = vec![USERDATA_COMMENT, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
+    userdata.extend_from_slice(comment.as_bytes());
+    userdata.push(0);
+    userdata
+}
+
 fn header(family: Family) -> [u8; GENERATION_HEADER_LEN] {
     [family as u8, 0, 0, 0]
 }
 
-/// A socket to nf_tables.
+/// A socket to nf_tables, and to what else hears the protocol.
 #[derive(Debug)]
-pub struct NftSocket(Option<Socket>);
+pub struct NftSocket(Option<Open>);
 
-/// Closing a socket of nf_tables waits until all is freed that anybody has deleted: a grace period of RCU, which is longer
-/// than all that a plugin does else. There is nothing to wait for.
+#[derive(Debug)]
+struct Open {
+    socket: Socket,
+    /// Where it was opened, where that can be told.
+    namespace: Option<(u64, u64)>,
+}
+
+// Closing a socket of nf_tables waits until all is freed that anybody has deleted, a grace period of RCU, and keeps others
+// from changing anything meanwhile. So a thread's last one is kept for its next use, until `close_kept`.
+thread_local! {
+    static KEPT: RefCell<Option<Open>> = const { RefCell::new(None) };
+}
+
+/// Closes the socket that was kept, without waiting: at the end of a program.
+pub fn close_kept() {
+    if let Some(open) = KEPT.take() {
+        open.socket.close_later();
+    }
+}
+
 impl Drop for NftSocket {
     fn drop(&mut self) {
-        if let Some(socket) = self.0.take() {
-            socket.close_later();
+        let Some(open) = self.0.take() else { return };
+        let is_of_use = open.namespace.is_some() && open.socket.is_free();
+        let spare = if is_of_use { KEPT.replace(Some(open)) } else { Some(open) };
+        if let Some(spare) = spare {
+            spare.socket.close_later();
         }
     }
 }
 
 impl NftSocket {
-    fn socket(&mut self) -> Result<&mut Socket, Errno> {
-        self.0.as_mut().ok_or(Errno::BADF) // it is there until the end
+    /// The socket itself.
+    ///
+    /// # Errors
+    /// None: it is there until the end.
+    pub(crate) fn socket(&mut self) -> Result<&mut Socket, Errno> {
+        self.0.as_mut().map(|open| &mut open.socket).ok_or(Errno::BADF)
     }
 
     /// Opens it in the calling thread's namespace.
@@ -471,7 +519,15 @@ impl NftSocket {
     /// # Errors
     /// EPROTONOSUPPORT when the kernel lacks nf_tables.
     pub fn open() -> Result<NftSocket, Errno> {
-        Ok(NftSocket(Some(Socket::open(Some(rustix::net::netlink::NETFILTER))?)))
+        let namespace = super::namespace::own_identity().ok();
+        if let Some(kept) = KEPT.take() {
+            if kept.namespace == namespace {
+                return Ok(NftSocket(Some(kept)));
+            }
+            kept.socket.close_later();
+        }
+        let socket = Socket::open(Some(rustix::net::netlink::NETFILTER))?;
+        Ok(NftSocket(Some(Open { socket, namespace })))
     }
 
     /// Does all of a transaction, or nothing.
@@ -479,6 +535,10 @@ impl NftSocket {
     /// # Errors
     /// The first message's that failed; ERESTART as `Batch::new` says.
     pub fn commit(&mut self, mut batch: Batch) -> Result<(), Errno> {
+        // Errors come in any case. An answer to each of them would have to be fetched one by one.
+        if let Some(last) = batch.messages.last_mut() {
+            last.ask_for_answer();
+        }
         batch.messages.push(Message::new(BATCH_END, REQUEST, &[0, 0, 0, 10]));
         self.socket()?.batch(batch.messages)
     }
@@ -488,12 +548,25 @@ impl NftSocket {
     /// # Errors
     /// The kernel's.
     pub fn generation(&mut self) -> Result<u32, Errno> {
-        let answers = self.socket()?.request(Message::new(GETGEN, REQUEST | ACK, &header(Family::Inet)))?;
-        let number = answers.iter().find_map(|answer| {
-            let value = find(answer.payload.get(GENERATION_HEADER_LEN..)?, 1)?;
-            value.try_into().ok().map(u32::from_be_bytes)
-        });
-        number.ok_or(Errno::PROTO)
+        let answer = self.socket()?.query(Message::new(GETGEN, REQUEST, &header(Family::Inet)))?;
+        let value = answer.as_ref().and_then(|answer| find(answer.payload.get(GENERATION_HEADER_LEN..)?, 1));
+        value.and_then(|value| value.try_into().ok()).map(u32::from_be_bytes).ok_or(Errno::PROTO)
+    }
+
+    /// The comment that a table was made with; `None` when there is no such table, or none that says something.
+    ///
+    /// # Errors
+    /// The kernel's, ENOENT excepted.
+    pub fn table_comment(&mut self, family: Family, table: &str) -> Result<Option<String>, Errno> {
+        let mut message = Message::new(GETTABLE, REQUEST, &header(family));
+        message.text(RULE_TABLE, table);
+        match self.socket()?.query(message) {
+            Ok(answer) => Ok(answer.and_then(|answer| {
+                comment_of(find(answer.payload.get(GENERATION_HEADER_LEN..)?, TABLE_USERDATA)?)
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// The rules of a table, in order; none when there is no such table.
@@ -522,7 +595,23 @@ pub fn parse_rule(payload: &[u8], table: &str) -> Option<FoundRule> {
         chain: text_of(find(attributes, RULE_CHAIN)?),
         handle: find(attributes, RULE_HANDLE)?.try_into().ok().map(u64::from_be_bytes)?,
         comment: find(attributes, RULE_USERDATA).and_then(comment_of).unwrap_or_default(),
+        leaves_by: find(attributes, RULE_EXPRESSIONS).and_then(outgoing_interface).unwrap_or_default(),
+        generation: payload.get(2..4)?.try_into().ok().map(u16::from_be_bytes)?,
     })
+}
+
+/// The name that `to_interface` wrote.
+fn outgoing_interface(expressions: &[u8]) -> Option<String> {
+    let mut is_loaded = false;
+    for (_, expression) in attributes(expressions) {
+        let (name, data) = (find(expression, EXPRESSION_NAME)?, find(expression, EXPRESSION_DATA)?);
+        match name {
+            b"meta\0" => is_loaded = find(data, META_KEY) == Some(&META_OIFNAME.to_be_bytes()),
+            b"cmp\0" if is_loaded => return Some(text_of(find(find(data, COMPARE_DATA)?, DATA_VALUE)?)),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// User data is a list of type, length, value.
@@ -546,6 +635,19 @@ mod tests {
         assert_eq!(comment_of(&[7, 1, 9, 0, 3, b'h', b'i', 0]).unwrap(), "hi");
         assert_eq!(comment_of(&[0, 200, 1]), None);
         assert_eq!(comment_of(&[]), None);
+    }
+
+    #[test]
+    fn the_interface_that_a_rule_names_is_read_back() {
+        let read = |expressions: Vec<Expression>| {
+            let mut batch = Batch::new(Family::Ip, "t", None);
+            batch.add_rule(&Rule { chain: "c", expressions, comment: String::new() });
+            let bytes = batch.messages.remove(1).finish(1);
+            outgoing_interface(find(&bytes[16 + GENERATION_HEADER_LEN..], RULE_EXPRESSIONS).unwrap())
+        };
+        let to = address_is(Family::Ip, Side::Destination, "10.0.0.2/32".parse().unwrap(), true);
+        assert_eq!(read([to.clone(), to_interface("cni0", true)].concat()).as_deref(), Some("cni0"));
+        assert_eq!(read([from_interface("lo", false), to].concat()), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use rustix::buffer::spare_capacity;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -40,8 +41,10 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
-    /// What recv fills.
+    /// What recv fills. Nobody else writes to it: to clear it first would touch memory that most answers have no use for.
     buffer: Vec<u8>,
+    /// Whether the kernel has more to say of a dump that was asked for.
+    is_dumping: bool,
 }
 
 impl Socket {
@@ -66,7 +69,7 @@ impl Socket {
             protocol,
         )?;
         rustix::net::bind(&fd, &rustix::net::netlink::SocketAddrNetlink::new(0, groups))?;
-        Ok(Socket { fd, sequence: 0, buffer: vec![0; RECEIVE_LEN] })
+        Ok(Socket { fd, sequence: 0, buffer: Vec::with_capacity(RECEIVE_LEN), is_dumping: false })
     }
 
     /// Sends one request, whose flags must hold NLM_F_ACK, and gives what came before the acknowledgement.
@@ -118,6 +121,7 @@ impl Socket {
     pub fn dump(&mut self, build: impl Fn() -> Message) -> Result<Vec<Received>, Errno> {
         for _ in 0..DUMP_TRIES_MAX {
             self.sequence = self.sequence.wrapping_add(1);
+            self.is_dumping = true;
             self.send(&build().finish(self.sequence))?;
             if let Some(answers) = self.dump_answers()? {
                 return Ok(answers);
@@ -129,31 +133,43 @@ impl Socket {
     /// `None` when the dump was inconsistent.
     fn dump_answers(&mut self) -> Result<Option<Vec<Received>>, Errno> {
         let mut dump = Dump { sequence: self.sequence, answers: Vec::new(), is_whole: true };
-        while !dump.take(self.receive(RecvFlags::empty())?)? {}
+        loop {
+            let received = self.receive(RecvFlags::empty())?;
+            let ended = dump.take(received);
+            // An error is its end, too.
+            self.is_dumping = ended == Ok(false);
+            if ended? {
+                break;
+            }
+        }
         Ok(dump.is_whole.then_some(dump.answers))
     }
 
     /// Sends several messages as one buffer, as nf_tables transactions are, and gives the first error.
-    /// The kernel works through a batch before sendmsg returns, so what it has to say is there already.
+    /// The kernel works through a batch before sendmsg returns, so what it has to say is there already: an answer to the last
+    /// message that asks for one at least.
     ///
     /// # Errors
-    /// The errno of the first message that failed.
+    /// The errno of the first message that failed; EPROTO when there was no answer.
     pub fn batch(&mut self, messages: Vec<Message>) -> Result<(), Errno> {
+        let before = self.sequence;
         let mut bytes = Vec::new();
         for message in messages {
             self.sequence = self.sequence.wrapping_add(1);
             bytes.extend(message.finish(self.sequence));
         }
         self.send(&bytes)?;
-        let mut result = Ok(());
+        let mut result = None;
         loop {
             match self.receive(RecvFlags::DONTWAIT) {
                 Ok(received) => {
-                    for message in received.iter().filter(|message| message.kind == NLMSG_ERROR) {
-                        result = result.and(error_of(message));
+                    let is_answer =
+                        |message: &&Received| message.kind == NLMSG_ERROR && message.sequence > before;
+                    for message in received.iter().filter(is_answer) {
+                        result = Some(result.unwrap_or(Ok(())).and(error_of(message)));
                     }
                 }
-                Err(Errno::AGAIN) => return result,
+                Err(Errno::AGAIN) => return result.unwrap_or(Err(Errno::PROTO)),
                 Err(errno) => return Err(errno),
             }
         }
@@ -185,13 +201,19 @@ impl Socket {
 
     fn receive(&mut self, flags: RecvFlags) -> Result<Vec<Received>, Errno> {
         let Socket { fd, buffer, .. } = self;
+        buffer.clear();
         let (read, len) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(&*fd, buffer.as_mut_slice(), flags | RecvFlags::TRUNC)
+            rustix::net::recv(&*fd, spare_capacity(buffer), flags | RecvFlags::TRUNC)
         })?;
         if len > read {
             return Err(Errno::MSGSIZE);
         }
-        Ok(split(&buffer[..read]))
+        Ok(split(buffer))
+    }
+
+    /// Whether the next request is answered as on a new socket.
+    pub fn is_free(&self) -> bool {
+        !self.is_dumping
     }
 
     /// Lets the kernel close the socket when it comes to it, where close(2) would wait. A socket that is on its way in a

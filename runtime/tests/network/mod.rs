@@ -133,6 +133,14 @@ pub fn traces(networks: &[&str]) -> Vec<String> {
         traces.extend(names.filter(|name| name != "lock" && !name.starts_with("last_reserved_ip")));
     }
     traces
+        .extend(networks.iter().filter(|name| lets_localhost_out(name)).map(|name| format!("{name}: open")));
+    traces
+}
+
+/// Whether published ports have let localhost out by the bridge `name`.
+pub fn lets_localhost_out(name: &str) -> bool {
+    let switch = std::fs::read(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"));
+    switch.is_ok_and(|value| value == b"1\n")
 }
 
 /// The words that run a plugin for the namespace `name` with the configuration in `file`.

@@ -31,6 +31,7 @@ use netlink::nft::destination_is_local;
 use netlink::nft::from_interface;
 use netlink::nft::is_no_known_connection;
 use netlink::nft::port_is;
+use netlink::nft::to_interface;
 use netlink::nft::was_redirected;
 use netlink::route::Network;
 use netlink::route::RouteSocket;
@@ -157,7 +158,7 @@ pub fn read(plan: &NetPlan) -> Result<Vec<(Family, Rule)>, Error> {
     let mut rules = Vec::new();
     for (table, v4) in [(&IP, true), (&IP6, false)] {
         let Some(ip) = container_ip(plan, v4)? else { continue };
-        let own = map.rules(table.family, ip, &rules::comment(&plan.attachment));
+        let own = map.rules(table.family, ip, Some("cni0"), &rules::comment(&plan.attachment));
         rules.extend(own.into_iter().map(|rule| (table.family, rule)));
     }
     Ok(rules)
@@ -182,9 +183,7 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
         Command::Del => delete(plan, map.ok().as_ref())?,
         Command::Check => check(plan, &map?)?,
         Command::Gc => {
-            let network = &plan.attachment.network;
-            let v4 = rules::keep_only(&IP, network, &plan.valid);
-            v4.and(rules::keep_only(&IP6, network, &plan.valid))?;
+            remove(|text| rules::is_stale(text, &plan.attachment.network, &plan.valid))?;
         }
         Command::Status => map.and_then(|_| rules::available())?,
     }
@@ -197,38 +196,47 @@ fn add(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
     }
     for (table, v4) in [(&IP, true), (&IP6, false)] {
         let Some(ip) = container_ip(plan, v4)? else { continue };
-        let rules = map.rules(table.family, ip, &rules::comment(&plan.attachment));
+        // Before it is known by which interface the container is reached, nothing has been done.
+        let towards = if v4 && map.snat { interface_towards(ip.address.address)? } else { None };
+        let rules = map.rules(table.family, ip, towards.as_deref(), &rules::comment(&plan.attachment));
         rules::add(table, &rules)?;
         // After the rules, which guard it.
-        if v4 && map.snat && !rules.is_empty() {
-            let_localhost_out(ip.address.address, true)?;
+        if let Some(name) = towards.filter(|_| !rules.is_empty()) {
+            let_localhost_out(&name, true)?;
         }
     }
     map.forget_udp()
 }
 
 fn delete(plan: &NetPlan, map: Option<&PortMap>) -> Result<(), Error> {
-    let v4 = rules::remove_last(&IP, &plan.attachment)
-        .and_then(|last| if last { close_localhost(plan) } else { Ok(()) });
-    let v6 = rules::remove(&IP6, &plan.attachment);
-    v4.and(v6).and(map.map_or(Ok(()), PortMap::forget_udp))
+    let comment = rules::comment(&plan.attachment);
+    remove(|text| text == comment).and(map.map_or(Ok(()), PortMap::forget_udp))
 }
 
-/// The guard went with the last rule, and so does what it guarded. An ADD that came meanwhile has its rules before it lets
-/// localhost out: either its rules are seen here, or it is not yet at that.
-fn close_localhost(plan: &NetPlan) -> Result<(), Error> {
-    let Some(ip) = plan.previous.as_ref().and(container_ip(plan, true).ok().flatten()) else { return Ok(()) };
-    let_localhost_out(ip.address.address, false)?;
-    if !rules::is_empty(&IP)? {
-        let_localhost_out(ip.address.address, true)?;
-    }
-    Ok(())
+/// Removes rules, and closes localhost towards the interfaces that only these named. That comes before the rules go, since
+/// they are what tells of it, to a second DEL too. An ADD has its rules before it lets localhost out: one that comes meanwhile
+/// is seen by the next try, or finds an interface that nobody will close.
+fn remove(is_mine: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut closed: Vec<String> = Vec::new();
+    let v4 = rules::remove_where(&IP, &is_mine, |mine, others| {
+        let is_needed = |name: &str| others.iter().any(|rule| rule.leaves_by == name);
+        for name in closed.drain(..).filter(|name| is_needed(name)) {
+            let_localhost_out(&name, true)?;
+        }
+        let names = mine.iter().map(|rule| rule.leaves_by.as_str());
+        for name in names.filter(|name| !name.is_empty() && !is_needed(name)) {
+            let_localhost_out(name, false)?;
+            closed.push(name.to_string());
+        }
+        Ok(())
+    });
+    v4.and(rules::remove_where(&IP6, &is_mine, |_, _| Ok(())))
 }
 
 fn check(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
     for (table, v4) in [(&IP, true), (&IP6, false)] {
         let Some(ip) = container_ip(plan, v4)? else { continue };
-        let wanted = map.rules(table.family, ip, "").len();
+        let wanted = map.rules(table.family, ip, None, "").len();
         if rules::count(table, &plan.attachment)? < wanted {
             let message = format!("rules of published ports are gone from table {NAME}");
             return Err(Error::new(error::CHECK_FAILED, message));
@@ -248,14 +256,23 @@ fn container_ip(plan: &NetPlan, v4: bool) -> Result<Option<&IpConfig>, Error> {
     Ok(reply.ips.iter().filter(in_container).find(|ip| ip.address.address.is_ipv4() == v4))
 }
 
-/// 127.0.0.1 as a sender is only let out by interfaces with route_localnet.
-fn let_localhost_out(container: IpAddr, is_let: bool) -> Result<(), Error> {
+/// The host's interface by which a container is reached.
+fn interface_towards(container: IpAddr) -> Result<Option<String>, Error> {
     let failed = |errno| Error::failed(format!("the interface towards {container}"), errno);
     let mut socket = RouteSocket::open().map_err(failed)?;
-    let Some(index) = socket.interface_towards(container).map_err(failed)? else { return Ok(()) };
-    let Some(link) = socket.link_by_index(index).map_err(failed)? else { return Ok(()) };
-    let path = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", link.name);
-    std::fs::write(&path, if is_let { "1" } else { "0" }).map_err(|cause| Error::failed(&path, cause))
+    let Some(index) = socket.interface_towards(container).map_err(failed)? else { return Ok(None) };
+    Ok(socket.link_by_index(index).map_err(failed)?.map(|link| link.name))
+}
+
+/// 127.0.0.1 as a sender is only let out by interfaces with route_localnet. One that is gone lets nothing out.
+fn let_localhost_out(interface: &str, is_let: bool) -> Result<(), Error> {
+    let path = format!("/proc/sys/net/ipv4/conf/{interface}/route_localnet");
+    match std::fs::write(&path, if is_let { "1" } else { "0" }) {
+        Err(cause) if is_let || cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::failed(&path, cause))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl PortMap {
@@ -274,7 +291,8 @@ impl PortMap {
         })
     }
 
-    fn rules(&self, family: Family, ip: &IpConfig, comment: &str) -> Vec<Rule> {
+    /// `towards` is the interface by which the container is reached, where localhost may call it.
+    fn rules(&self, family: Family, ip: &IpConfig, towards: Option<&str>, comment: &str) -> Vec<Rule> {
         let rule = |chain, expressions| Rule { chain, expressions, comment: comment.to_string() };
         let container = ip.address.address;
         let mut rules = Vec::new();
@@ -302,17 +320,18 @@ impl PortMap {
         // Answers have to come back through the host: from the container's own network, where they would go straight,
         // and from localhost, which the container can't reach.
         let host = Network { address: container, prefix: ip.address.bits() };
-        let mut sources = vec![Some(ip.address)];
-        if container.is_ipv4() {
+        let mut sources = vec![if self.masq_all { None } else { Some(ip.address) }];
+        if container.is_ipv4() && self.snat {
             sources.push(Some(LOOPBACK));
-        }
-        if self.masq_all {
-            sources = vec![None];
         }
         for source in sources {
             let mut expressions =
                 source.map(|source| address_is(family, Side::Source, source, true)).unwrap_or_default();
             expressions.extend(address_is(family, Side::Destination, host, true));
+            // By its name DEL and GC find the interface again.
+            if let Some(name) = towards.filter(|_| source == Some(LOOPBACK)) {
+                expressions.extend(to_interface(name, true));
+            }
             expressions.push(Expression::Masquerade);
             rules.push(rule(MASQUERADING, expressions));
         }
@@ -379,7 +398,7 @@ mod tests {
         let map = PortMap::new(&plan(&json!({}), &json!([one]))).unwrap();
         let ip = IpConfig { interface: None, address: address.parse().unwrap(), gateway: None };
         let family = if ip.address.address.is_ipv4() { Family::Ip } else { Family::Ip6 };
-        map.rules(family, &ip, "c").into_iter().map(|rule| rule.chain).collect()
+        map.rules(family, &ip, Some("cni0"), "c").into_iter().map(|rule| rule.chain).collect()
     }
 
     #[test]
