@@ -1,11 +1,15 @@
 //! The command line of `cni`. In: words, the OCI state on standard input, CNI_PATH and NETCONFPATH. Out: what the runtime
 //! side is to do, checked; results and tables on standard output. Must never: call a plugin itself.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::io::Read;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
+use clap::Args;
+use clap::FromArgMatches;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
@@ -31,6 +35,7 @@ use super::ports;
 use super::reply::Reply;
 use super::tool;
 
+const NAME: &str = "cni";
 const CONF_DIR: &str = "/etc/cni/net.d";
 const PLUGIN_PATH: &str = "/opt/cni/bin";
 const CACHE_DIR: &str = "/var/lib/cni";
@@ -42,11 +47,40 @@ const STATE_BYTES_MAX: u64 = 1 << 20;
 /// Networks are configuration lists in /etc/cni/net.d (or the folder NETCONFPATH); plugins lie in /opt/cni/bin (or
 /// the folders CNI_PATH).
 #[derive(Debug, Parser)]
-#[command(name = "cni", disable_version_flag = true, subcommand_required = true)]
+#[command(name = NAME, disable_version_flag = true, subcommand_required = true)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// Adds the arguments of a command to it.
+type Arguments = fn(clap::Command) -> clap::Command;
+
+/// The commands that are called for each container.
+const HOT: [(&str, Arguments); 4] = [
+    ("attach", Attach::augment_args),
+    ("detach", Who::augment_args),
+    ("add", Tool::augment_args),
+    ("del", Tool::augment_args),
+];
+
+/// Reads the command line.
+///
+/// # Errors
+/// clap's, which print themselves; help is one of them.
+pub fn parse(argv: Vec<OsString>) -> Result<Verb, clap::Error> {
+    let asks_for_help = argv.iter().any(|word| word == "--help" || word == "-h");
+    let called = HOT.iter().find(|(name, _)| argv.get(1).is_some_and(|word| word == name));
+    let Some((name, arguments)) = called.filter(|_| !asks_for_help) else {
+        return Cli::try_parse_from(argv).map(|cli| cli.verb);
+    };
+    // To make the arguments of all commands takes longer than all the rest of a start; to free them one by one is time for
+    // nothing.
+    let command = clap::Command::new(NAME).disable_version_flag(true).subcommand_required(true);
+    let mut command = ManuallyDrop::new(command.subcommand(arguments(clap::Command::new(*name))));
+    let mut words = command.try_get_matches_from_mut(argv)?;
+    Verb::from_arg_matches_mut(&mut words)
 }
 
 /// The commands.
@@ -572,6 +606,31 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_that_is_read_alone_says_the_same() {
+        for line in [
+            "add",
+            "add net",
+            "add net /run/netns/x more",
+            "del --id x",
+            "detach --bogus",
+            "detach --netns /x",
+            "attach net --ip",
+            "attach net --publsh 80:80",
+            "attach net -h",
+            "attach net --id x --netns /run/netns/x --publish 80:80 --publish 81:81 --alias y --ifname eth1",
+            "del net /run/netns/x",
+        ] {
+            let argv = || std::iter::once("cni").chain(line.split(' ')).map(OsString::from).collect();
+            let whole = Cli::try_parse_from::<Vec<OsString>, _>(argv()).map(|cli| cli.verb);
+            let say = |read: Result<Verb, clap::Error>| match read {
+                Ok(verb) => format!("{verb:?}"),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(say(parse(argv())), say(whole), "{line}");
+        }
     }
 
     #[test]

@@ -8,8 +8,6 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub mod attach;
 pub mod cache;
 pub mod cli;
@@ -32,8 +30,8 @@ pub mod version;
 
 /// Runs `cni ARGS...` and returns its exit code.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
-    let cli = match cli::Cli::try_parse_from(argv) {
-        Ok(cli) => cli,
+    let verb = match cli::parse(argv) {
+        Ok(verb) => verb,
         Err(error) => {
             // Help goes to standard output and is no failure.
             let _ = error.print();
@@ -41,8 +39,10 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
         }
     };
     // The reference's tool prints the bare error.
-    let prefix = if cli.verb.as_tool().is_some() { "" } else { "cni: " };
-    match cli::run(cli.verb) {
+    let prefix = if verb.as_tool().is_some() { "" } else { "cni: " };
+    let done = cli::run(verb);
+    netlink::nft::close_kept();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(errors) => {
             for error in errors {
