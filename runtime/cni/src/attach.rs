@@ -276,7 +276,7 @@ fn call(
     let mut call = Call { request, config: list::plugin_input(list, plugin, None, capabilities) };
     complete(&mut call);
     call.request.stdin = Value::Object(call.config).to_string().into_bytes();
-    invoke::call(kind, &call.request).map_err(|error| {
+    invoke::call(kind, call.request).map_err(|error| {
         let place = format!("network {}, plugin {kind}, {verb}: {}", list.name, error.message);
         Error { message: place, ..error }
     })

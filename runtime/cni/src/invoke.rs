@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::error;
 use super::error::Error;
 use super::fields::Fields;
+use super::plan::NetPlan;
 use super::request::Request;
 
 /// A program that is being written gives ETXTBSY; it is tried this often in all (contract rule 21).
@@ -26,12 +27,24 @@ const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 ///
 /// # Errors
 /// The plugin's own, or why it could not be called.
-pub fn call(kind: &str, request: &Request) -> Result<Option<Value>, Error> {
+pub fn call(kind: &str, request: Request) -> Result<Option<Value>, Error> {
     let program = find(kind, request.path.as_deref().unwrap_or_default())?;
     if is_own_program(&program) && super::plugin::is_plugin(kind) {
-        return super::plugin::execute(kind, request.clone());
+        return super::plugin::execute(kind, request);
     }
-    execute(kind, &program, request)
+    execute(kind, &program, &request)
+}
+
+/// Calls the IPAM plugin `kind` with what the plugin that calls it was given. Ours needs not read that a second time.
+///
+/// # Errors
+/// As `call`.
+pub fn call_ipam(kind: &str, plan: &NetPlan) -> Result<Option<Value>, Error> {
+    let program = find(kind, plan.request.path.as_deref().unwrap_or_default())?;
+    if is_own_program(&program) && super::plugin::is_plugin(kind) {
+        return super::plugin::carry_out(kind, plan);
+    }
+    execute(kind, &program, &plan.request)
 }
 
 /// Where the plugin `kind` lies.
@@ -161,17 +174,17 @@ mod tests {
     #[test]
     fn rule_22_a_foreign_plugin_is_executed() {
         let folder = folder("run", "#!/bin/sh\ncat; echo log >&2\n");
-        assert_eq!(call("foreign", &request(&folder)).unwrap().unwrap()["a"], 1);
+        assert_eq!(call("foreign", request(&folder)).unwrap().unwrap()["a"], 1);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn rule_1_a_plugins_error_is_its_json() {
         let json = folder("error", "#!/bin/sh\necho '{\"code\": 11, \"msg\": \"later\"}'; exit 1\n");
-        assert_eq!(call("foreign", &request(&json)).unwrap_err(), Error::new(11, "later"));
+        assert_eq!(call("foreign", request(&json)).unwrap_err(), Error::new(11, "later"));
         std::fs::remove_dir_all(json).unwrap();
         let text = folder("text", "#!/bin/sh\necho broken >&2; exit 3\n");
-        let error = call("foreign", &request(&text)).unwrap_err();
+        let error = call("foreign", request(&text)).unwrap_err();
         assert!(error.code == error::OTHER && error.message.contains("broken"), "{error}");
         std::fs::remove_dir_all(text).unwrap();
     }

@@ -32,7 +32,7 @@ pub fn kind(plan: &NetPlan) -> Result<Option<String>, Error> {
 /// The IPAM plugin's; code 999 when it gave no address.
 pub fn add(plan: &NetPlan) -> Result<Reply, Error> {
     let Some(kind) = kind(plan)? else { return Ok(Reply::default()) };
-    let answer = invoke::call(&kind, &plan.request)?;
+    let answer = invoke::call_ipam(&kind, plan)?;
     let reply = answer.map(|value| Reply::parse(&value, plan.version)).transpose()?.unwrap_or_default();
     if reply.ips.is_empty() {
         return Err(Error::new(error::OTHER, format!("IPAM plugin {kind} gave no address")));
@@ -46,7 +46,7 @@ pub fn add(plan: &NetPlan) -> Result<Reply, Error> {
 /// The IPAM plugin's.
 pub fn pass_on(plan: &NetPlan) -> Result<(), Error> {
     match kind(plan)? {
-        Some(kind) => invoke::call(&kind, &plan.request).map(drop),
+        Some(kind) => invoke::call_ipam(&kind, plan).map(drop),
         None => Ok(()),
     }
 }

@@ -56,8 +56,7 @@ impl Store {
         let making = self.index.with_extension("making");
         std::fs::create_dir_all(&making).map_err(|cause| io_error(&making, &cause))?;
         for (address, id, ifname) in self.scan()? {
-            let mut file = self.append(&making.join(format!("{id},{}", ifname.unwrap_or_default())))?;
-            writeln!(file, "{address}").map_err(|cause| io_error(&making, &cause))?;
+            self.append(&making.join(format!("{id},{}", ifname.unwrap_or_default())), address)?;
         }
         std::fs::rename(&making, &self.index).map_err(|cause| io_error(&self.index, &cause))
     }
@@ -72,8 +71,7 @@ impl Store {
             return Ok(false);
         }
         // The index first: who is killed in between has an entry that leads to nothing, or to a file that says nothing yet.
-        let entry = self.entry(attachment);
-        writeln!(self.append(&entry)?, "{address}").map_err(|cause| io_error(&entry, &cause))?;
+        self.append(&self.entry(attachment), address)?;
         let mut file = match File::options().create_new(true).write(true).mode(0o600).open(&path) {
             Ok(file) => file,
             Err(cause) if cause.kind() == ErrorKind::AlreadyExists => return Ok(false),
@@ -172,9 +170,11 @@ impl Store {
         self.index.join(format!("{},{}", attachment.id, attachment.ifname))
     }
 
-    fn append(&self, path: &Path) -> Result<File, Error> {
+    /// In one write: half a line would spoil the one that follows it.
+    fn append(&self, path: &Path, address: IpAddr) -> Result<(), Error> {
         let file = File::options().create(true).append(true).mode(0o600).open(path);
-        file.map_err(|cause| io_error(path, &cause))
+        let written = file.and_then(|mut file| file.write_all(format!("{address}\n").as_bytes()));
+        written.map_err(|cause| io_error(path, &cause))
     }
 
     fn remove(&self, path: &Path) -> Result<(), Error> {

@@ -74,15 +74,30 @@ pub fn sandbox(plan: &NetPlan) -> String {
     plan.request.netns.clone().unwrap_or_default()
 }
 
-/// Lets the interface have IPv6 addresses that outlive its going down (contract rule 28). A kernel without IPv6 has no
-/// such files, and then an IPv6 address fails with its own error.
-pub fn allow_ipv6(netns: BorrowedFd<'_>, ifname: &str) {
+/// Lets the interface have IPv6 addresses that outlive its going down (contract rule 28), and tells the neighbours of a reused
+/// address of either family at once, without a packet of ours. A kernel without IPv6 has no such files, and then an IPv6
+/// address fails with its own error.
+pub fn prepare(netns: BorrowedFd<'_>, ifname: &str, v4: bool, v6: bool) {
+    if !v4 && !v6 {
+        return;
+    }
+    let (v4_keys, v6_keys) = (
+        [(ifname, "arp_notify", "1")],
+        [
+            ("lo", "disable_ipv6", "0"),
+            (ifname, "disable_ipv6", "0"),
+            (ifname, "keep_addr_on_down", "1"),
+            (ifname, "ndisc_notify", "1"),
+        ],
+    );
     let _ = namespace::inside(netns, || {
-        for (name, key, value) in
-            [("lo", "disable_ipv6", "0"), (ifname, "disable_ipv6", "0"), (ifname, "keep_addr_on_down", "1")]
-        {
-            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{key}"), value);
-        }
+        let set = |family: &str, keys: &[(&str, &str, &str)]| {
+            for (name, key, value) in keys {
+                let _ = std::fs::write(format!("/proc/sys/net/{family}/conf/{name}/{key}"), value);
+            }
+        };
+        set("ipv4", if v4 { &v4_keys } else { &[] });
+        set("ipv6", if v6 { &v6_keys } else { &[] });
         Ok(())
     });
 }
@@ -100,16 +115,8 @@ pub fn configure(
 ) -> Result<(), Error> {
     let link = socket.link(ifname).map_err(|errno| Error::failed(ifname, errno))?;
     let link = link.ok_or_else(|| Error::failed(ifname, "it is gone from the namespace"))?;
-    if reply.ips.iter().any(|ip| ip.address.address.is_ipv6()) {
-        allow_ipv6(netns, ifname);
-    }
-    // The neighbours learn of a reused address at once, without a packet of ours.
-    let _ = namespace::inside(netns, || {
-        for key in ["ipv4/conf/IF/arp_notify", "ipv6/conf/IF/ndisc_notify"] {
-            let _ = std::fs::write(format!("/proc/sys/net/{}", key.replace("IF", ifname)), "1");
-        }
-        Ok(())
-    });
+    let has = |v4: bool| reply.ips.iter().any(|ip| ip.address.address.is_ipv4() == v4);
+    prepare(netns, ifname, has(true), has(false));
     for ip in &reply.ips {
         let added = socket.add_address(link.index, ip.address, !detect_duplicates);
         added.map_err(|errno| Error::failed(format!("address {} on {ifname}", ip.address), errno))?;

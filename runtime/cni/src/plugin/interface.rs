@@ -373,6 +373,7 @@ pub fn host_socket() -> Result<RouteSocket, Error> {
 /// Gives the addresses back.
 fn release(plan: &NetPlan) -> Result<(), Error> {
     let mut plan = plan.clone();
+    plan.command = Command::Del;
     plan.request.command = "DEL".to_string();
     ipam::pass_on(&plan)
 }

@@ -41,7 +41,7 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
 
 fn add(plan: &NetPlan) -> Result<Value, Error> {
     let (netns, mut socket) = container::open(plan)?;
-    container::allow_ipv6(netns.as_fd(), NAME);
+    container::prepare(netns.as_fd(), NAME, false, true);
     let lo = link(&mut socket)?;
     socket.set_up(lo.index).map_err(|errno| Error::failed("lo can't be brought up", errno))?;
     if plan.previous.is_some() {

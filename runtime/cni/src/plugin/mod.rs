@@ -102,11 +102,13 @@ pub fn main(name: &str) -> ExitCode {
             return say(name, &error.to_json(Version::V1_1_0), ExitCode::FAILURE);
         }
     };
-    let version = version_of(&request.stdin);
-    match execute(name, request) {
+    let stdin = request.stdin.clone();
+    let done = execute(name, request);
+    netlink::nft::close_kept();
+    match done {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(answer)) => say(name, &answer, ExitCode::SUCCESS),
-        Err(error) => say(name, &error.to_json(version), ExitCode::FAILURE),
+        Err(error) => say(name, &error.to_json(version_of(&stdin)), ExitCode::FAILURE),
     }
 }
 
@@ -127,18 +129,26 @@ fn say(name: &str, answer: &Value, code: ExitCode) -> ExitCode {
 /// # Errors
 /// The plugin's.
 pub fn execute(name: &str, request: Request) -> Result<Option<Value>, Error> {
-    let Some((_, run)) = PLUGINS.iter().find(|(plugin, _)| *plugin == name) else {
-        return Err(Error::new(error::INVALID_CONFIG, format!("{name:?} is no plugin of this program")));
-    };
     if request.command == "VERSION" {
         return Ok(Some(version_answer(&request.stdin)));
     }
     let plan = NetPlan::new(request)?;
     refuse_own_namespace(&plan)?;
+    carry_out(name, &plan)
+}
+
+/// The same, of what was checked already.
+///
+/// # Errors
+/// The plugin's.
+pub fn carry_out(name: &str, plan: &NetPlan) -> Result<Option<Value>, Error> {
+    let Some((_, run)) = PLUGINS.iter().find(|(plugin, _)| *plugin == name) else {
+        return Err(Error::new(error::INVALID_CONFIG, format!("{name:?} is no plugin of this program")));
+    };
     if matches!(plan.command, Command::Add | Command::Status) {
         unsupported::refuse(name, &plan.fields()?)?;
     }
-    run(&plan)
+    run(plan)
 }
 
 /// Reads what ADD is to do as the plugin `name` does, and does none of it: for `runtime::fuzz`.

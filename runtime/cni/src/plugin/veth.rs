@@ -76,9 +76,9 @@ pub fn remove(plan: &NetPlan) -> Result<(), Error> {
     let Some(previous) = &plan.previous else { return Ok(()) };
     let failed = |errno: Errno| Error::failed("the host's side of a veth pair can't be removed", errno);
     let mut outer = interface::host_socket()?;
-    for told in previous.interfaces.iter().filter(|told| told.sandbox.is_empty()) {
+    for told in previous.interfaces.iter().filter(|told| told.sandbox.is_empty() && is_random(&told.name)) {
         let Some(link) = outer.link(&told.name).map_err(failed)? else { continue };
-        if link.kind == "veth" && is_random(&link.name) && format_mac(&link.mac) == told.mac {
+        if link.kind == "veth" && format_mac(&link.mac) == told.mac {
             outer.delete_link(link.index).map_err(failed)?;
         }
     }
