@@ -122,6 +122,7 @@ fn rule_34_twenty_four_parallel_chains_leave_nothing() {
             }
         });
         assert_eq!((rules(), traces(&["chains"])), (0, vec![]), "round {round}");
+        assert!(!lets_localhost_out("chains"), "round {round}");
     }
 }
 

@@ -26,6 +26,7 @@ use network::Bench;
 use network::TABLES;
 use network::call;
 use network::config;
+use network::lets_localhost_out;
 use network::plugin_words;
 use network::rules;
 use network::run;
@@ -88,6 +89,8 @@ fn do_it(words: &[String]) {
 fn left(networks: &[&str]) -> Vec<String> {
     let mut left = traces(networks);
     left.extend((0..rules()).map(|_| "a rule".to_string()));
+    let open = networks.iter().filter(|name| lets_localhost_out(name));
+    left.extend(open.map(|name| format!("{name} lets localhost out")));
     if Path::new(NETNS).exists() {
         let links = run(Command::new("ip").args(["-n", BOX, "-o", "link"]));
         left.extend(links.lines().filter(|line| !line.starts_with("1: lo:")).map(str::to_string));

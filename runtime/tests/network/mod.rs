@@ -133,8 +133,6 @@ pub fn traces(networks: &[&str]) -> Vec<String> {
         traces.extend(names.filter(|name| name != "lock" && !name.starts_with("last_reserved_ip")));
     }
     traces
-        .extend(networks.iter().filter(|name| lets_localhost_out(name)).map(|name| format!("{name}: open")));
-    traces
 }
 
 /// Whether published ports have let localhost out by the bridge `name`.
