@@ -481,9 +481,9 @@ fn rule_31_a_tables_form_is_made_once_and_one_of_before_is_mended() {
         let rules = NftSocket::open().unwrap().rules(Family::Inet, "cni_firewall").unwrap();
         rules.iter().filter(|rule| rule.comment.is_empty()).map(|rule| rule.handle).collect::<Vec<_>>()
     };
-    bench.attach("form", "first", &[]);
+    bench.attach("form", "early", &[]);
     assert_eq!(fixed().len(), 4, "mended");
-    bench.detach("first");
+    bench.detach("early");
     assert_eq!(rules(), 0);
     bench.attach("form", "first", &[]);
     let handles = fixed();
