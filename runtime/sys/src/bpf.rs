@@ -4,6 +4,7 @@
 //! Must never: know what a program is for.
 #![allow(unsafe_code)] // rustix has no bpf(2)
 
+use std::ffi::CStr;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
@@ -39,6 +40,8 @@ impl Instruction {
 }
 
 const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_DETACH: libc::c_int = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
@@ -94,10 +97,18 @@ struct IdAttributes {
     open_flags: u32,
 }
 
+#[repr(C)]
+struct ObjectAttributes {
+    pathname: u64,
+    bpf_fd: i32,
+    file_flags: u32,
+}
+
 impl Attributes for LoadAttributes {}
 impl Attributes for AttachAttributes {}
 impl Attributes for QueryAttributes {}
 impl Attributes for IdAttributes {}
+impl Attributes for ObjectAttributes {}
 
 /// Loads a program that decides on access to devices (BPF_PROG_LOAD,
 /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html)).
@@ -127,6 +138,27 @@ pub fn load_cgroup_device(name: &str, program: &[Instruction]) -> Result<OwnedFd
     // SAFETY: `insns` points to `insn_cnt` instructions and `license` to a C string; both live through the call.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
     own(fd)
+}
+
+/// What lies at `path` in a bpf file system, a program perhaps (BPF_OBJ_GET).
+///
+/// # Errors
+/// bpf(2)'s; ENOENT where there is nothing, EINVAL in another file system.
+pub fn pinned(path: &CStr) -> Result<OwnedFd, Errno> {
+    let mut attributes = ObjectAttributes { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: `pathname` points to a C string that lives through the call.
+    own(unsafe { bpf(BPF_OBJ_GET, &mut attributes) }?)
+}
+
+/// Gives a program the name `path` in a bpf file system, so that it stays when its last fd is closed (BPF_OBJ_PIN).
+///
+/// # Errors
+/// bpf(2)'s; EEXIST where something has that name.
+pub fn pin(path: &CStr, program: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut attributes =
+        ObjectAttributes { pathname: path.as_ptr() as u64, bpf_fd: program.as_raw_fd(), file_flags: 0 };
+    // SAFETY: `pathname` points to a C string that lives through the call.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attributes) }.map(drop)
 }
 
 /// Attaches a program to the cgroup, beside those that are there (BPF_PROG_ATTACH, BPF_F_ALLOW_MULTI).

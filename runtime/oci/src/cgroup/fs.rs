@@ -30,6 +30,7 @@ use super::limits;
 use super::limits::Absent;
 use super::limits::InForce;
 use super::limits::Setting;
+use super::programs;
 use super::stats::Stats;
 use super::systemd;
 use super::systemd::Known;
@@ -362,12 +363,13 @@ impl Cgroup {
     /// Attaches the filter for `rules`; those that were there before go.
     pub(super) fn attach_devices(&self, rules: &[devices::Rule], is_new: bool) -> Result<(), Error> {
         let fail = |errno| failed("attach the device filter to", &self.path, errno);
-        let old = if is_new {
-            Vec::new()
-        } else {
-            sys::bpf::attached_cgroup_device(self.dir.as_fd()).map_err(fail)?
-        };
-        if let Some(program) = devices::compile(rules) {
+        let program = devices::compile(rules);
+        if is_new {
+            return program
+                .map_or(Ok(()), |program| programs::attach(self.dir.as_fd(), &program).map_err(fail));
+        }
+        let old = sys::bpf::attached_cgroup_device(self.dir.as_fd()).map_err(fail)?;
+        if let Some(program) = program {
             let program = sys::bpf::load_cgroup_device("devices", &program).map_err(fail)?;
             sys::bpf::attach_cgroup_device(self.dir.as_fd(), program.as_fd()).map_err(fail)?;
         }

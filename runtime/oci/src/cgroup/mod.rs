@@ -12,6 +12,7 @@ mod facts;
 mod fs;
 pub mod limits;
 mod plan;
+mod programs;
 mod stats;
 pub mod systemd;
 
