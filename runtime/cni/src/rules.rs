@@ -104,7 +104,7 @@ fn form_of(table: &Table) -> Batch {
 /// Code 999, naming the table.
 pub fn remove(table: &Table, attachment: &Attachment) -> Result<(), Error> {
     let comment = comment(attachment);
-    remove_where(table, |text| text == comment, |_, _| Ok(()))
+    remove_where(table, &|text| text == comment, &mut |_, _| Ok(()))
 }
 
 /// Removes the rules of a network's attachments that are not in `valid`.
@@ -112,7 +112,7 @@ pub fn remove(table: &Table, attachment: &Attachment) -> Result<(), Error> {
 /// # Errors
 /// Code 999, naming the table.
 pub fn keep_only(table: &Table, network: &str, valid: &[Attachment]) -> Result<(), Error> {
-    remove_where(table, |text| is_stale(text, network, valid), |_, _| Ok(()))
+    remove_where(table, &|text| is_stale(text, network, valid), &mut |_, _| Ok(()))
 }
 
 /// Whether rules can be made at all, for STATUS.
@@ -137,6 +137,9 @@ pub fn count(table: &Table, attachment: &Attachment) -> Result<usize, Error> {
     Ok(rules.map_err(failed)?.iter().filter(|rule| rule.comment == comment).count())
 }
 
+/// What there is to do before rules go; it is told which ones go, and which are left.
+type Prepare<'a> = dyn FnMut(&[&FoundRule], &[&FoundRule]) -> Result<(), Error> + 'a;
+
 /// Removes the rules whose comment `is_mine`. Before each try `prepare` is told which rules go and which are left; when
 /// anybody changes the ruleset meanwhile, the try fails and the next one is told anew.
 ///
@@ -144,8 +147,8 @@ pub fn count(table: &Table, attachment: &Attachment) -> Result<usize, Error> {
 /// `prepare`'s; code 999, naming the table.
 pub fn remove_where(
     table: &Table,
-    is_mine: impl Fn(&str) -> bool,
-    mut prepare: impl FnMut(&[&FoundRule], &[&FoundRule]) -> Result<(), Error>,
+    is_mine: &dyn Fn(&str) -> bool,
+    prepare: &mut Prepare<'_>,
 ) -> Result<(), Error> {
     let failed = |errno: Errno| Error::failed(format!("rules in table {}", table.name), errno);
     let mut socket = match NftSocket::open() {

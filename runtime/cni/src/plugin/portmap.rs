@@ -183,7 +183,7 @@ pub fn run(plan: &NetPlan) -> Result<Option<Value>, Error> {
         Command::Del => delete(plan, map.ok().as_ref())?,
         Command::Check => check(plan, &map?)?,
         Command::Gc => {
-            remove(|text| rules::is_stale(text, &plan.attachment.network, &plan.valid))?;
+            remove(&|text| rules::is_stale(text, &plan.attachment.network, &plan.valid))?;
         }
         Command::Status => map.and_then(|_| rules::available())?,
     }
@@ -210,15 +210,15 @@ fn add(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
 
 fn delete(plan: &NetPlan, map: Option<&PortMap>) -> Result<(), Error> {
     let comment = rules::comment(&plan.attachment);
-    remove(|text| text == comment).and(map.map_or(Ok(()), PortMap::forget_udp))
+    remove(&|text| text == comment).and(map.map_or(Ok(()), PortMap::forget_udp))
 }
 
 /// Removes rules, and closes localhost towards the interfaces that only these named. That comes before the rules go, since
 /// they are what tells of it, to a second DEL too. An ADD has its rules before it lets localhost out: one that comes meanwhile
 /// is seen by the next try, or finds an interface that nobody will close.
-fn remove(is_mine: impl Fn(&str) -> bool) -> Result<(), Error> {
+fn remove(is_mine: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     let mut closed: Vec<String> = Vec::new();
-    let v4 = rules::remove_where(&IP, &is_mine, |mine, others| {
+    let v4 = rules::remove_where(&IP, is_mine, &mut |mine, others| {
         let is_needed = |name: &str| others.iter().any(|rule| rule.leaves_by == name);
         for name in closed.drain(..).filter(|name| is_needed(name)) {
             let_localhost_out(&name, true)?;
@@ -230,7 +230,7 @@ fn remove(is_mine: impl Fn(&str) -> bool) -> Result<(), Error> {
         }
         Ok(())
     });
-    v4.and(rules::remove_where(&IP6, &is_mine, |_, _| Ok(())))
+    v4.and(rules::remove_where(&IP6, is_mine, &mut |_, _| Ok(())))
 }
 
 fn check(plan: &NetPlan, map: &PortMap) -> Result<(), Error> {
