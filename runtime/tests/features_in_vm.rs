@@ -280,6 +280,32 @@ fn a_user_namespace_can_be_joined_by_its_path() {
 
 #[test]
 #[ignore = "runs in the VM"]
+fn a_user_namespace_has_devices_that_the_host_has_not() {
+    let device = |path: &str, owner: u32| {
+        json!({"path": path, "type": "c", "major": 1, "minor": 3,
+        "fileMode": 0o640, "uid": owner, "gid": 11})
+    };
+    let user = |devices: Value| {
+        json!({"linux": {"namespaces": [{"type": "user"}], "devices": devices,
+        "uidMappings": maps(0, 100_000, 1000), "gidMappings": maps(0, 100_000, 1000)}})
+    };
+    // The host's ttyS0 is another device; its folder `deeper` is not there.
+    let devices = json!([device("/dev/own", 10), device("/dev/ttyS0", 0), device("/dev/deeper/own", 999)]);
+    let places = "/dev/own /dev/ttyS0 /dev/deeper/own";
+    let ask = format!(
+        "stat -c '%F %t:%T %a %u:%g' {places}; for file in {places}; do echo gone > $file && echo written; done"
+    );
+    let mounts = sh("cat /proc/mounts");
+    let container = bundle("user-devices", &ask, user(devices));
+    let of = |owner: u32| format!("character special file 1:3 640 {owner}:11\n");
+    assert_eq!(container.output(), of(10) + &of(0) + &of(999) + "written\nwritten\nwritten");
+    let error = bundle("user-devices", "true", user(json!([device("/dev/own", 1000)]))).error();
+    assert!(error.contains("/dev/own: its owner, 1000:11, is not mapped in the user namespace"), "{error}");
+    assert_eq!(sh("cat /proc/mounts"), mounts, "a mount was left behind");
+}
+
+#[test]
+#[ignore = "runs in the VM"]
 fn recursive_attributes_hold_for_the_mounts_below() {
     sh(
         "mkdir -p /tmp/below; mount -t tmpfs top /tmp/below; mkdir /tmp/below/sub; mount -t tmpfs low /tmp/below/sub",

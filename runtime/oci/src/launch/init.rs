@@ -245,7 +245,7 @@ fn build_root(plan: &Plan, mut sources: Option<Asker>) -> Result<(OwnedFd, Vec<O
     }
     if let Some(nodes) = &plan.devices {
         // A user namespace may make no nodes.
-        devices::apply(nodes, root.as_fd(), plan.namespaces.is_own(NamespaceKind::User))?;
+        devices::apply(nodes, root.as_fd(), plan.namespaces.is_own(NamespaceKind::User), sources)?;
     }
     Ok((root, late))
 }

@@ -141,7 +141,7 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     let namespaces = open_namespaces(plan)?;
     let user = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| fd.as_fd());
     let joins_user = user.is_some();
-    let (opener, sources) = sources::prepare(&plan.mounts, &plan.namespaces, user)?.unzip();
+    let (opener, sources) = sources::prepare(plan, user)?.unzip();
     let inherited = Inherited {
         sources,
         namespaces,
@@ -222,7 +222,7 @@ fn serve(
                 container.record.pid = pid.as_raw_nonzero().get();
                 // Without it the container could not be told from whatever has its pid later.
                 container.record.start_time = store::process_stat(container.record.pid)?.start_time;
-                helper = opener.take().map(|opener| opener.start(&plan.mounts, pid)).transpose()?;
+                helper = opener.take().map(|opener| opener.start(plan, pid)).transpose()?;
             }
             Some(Message::NamespacesReady) => {
                 drop(helper.take());

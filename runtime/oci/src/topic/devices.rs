@@ -1,9 +1,10 @@
 //! Device nodes: the six that every container has, and `linux.devices`. In: the section. Out: nodes in the container's
-//! /dev, made by fd, or bound from the host where a user namespace may make none. Must never: follow a link of the root
-//! to a place outside it.
+//! /dev, made by fd. Where a user namespace may make none they are the host's, bound; what the host has not under that path
+//! the runtime makes apart (`topic::sources`). Must never: follow a link of the root to a place outside it.
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -12,10 +13,12 @@ use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
 
 use super::inside;
 use super::inside::Make;
 use super::mounts;
+use super::sources::Asker;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::spec::linux::Device;
@@ -115,16 +118,21 @@ pub fn default_rules() -> Vec<DeviceRule> {
     rules
 }
 
-/// Makes nodes and links inside `root`. With `bind` each node is the host's own, mounted.
+/// Whether there are nodes that not every host has.
+pub fn has_more_than_defaults(nodes: &[Node]) -> bool {
+    nodes.len() > DEFAULTS.len()
+}
+
+/// Makes nodes and links inside `root`. With `bind` each node is a mount: the host's, or one that `sources` is asked for.
 ///
 /// # Errors
 /// Each names the node.
-pub fn apply(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Error> {
+pub fn apply(nodes: &[Node], root: BorrowedFd<'_>, bind: bool, sources: Option<Asker>) -> Result<(), Error> {
     let dev =
         inside::make(root, Path::new(DEV), Make::Folder, Mode::from_raw_mode(0o755)).step("open", DEV)?;
     // Nodes have the modes that they are to have.
     let umask = rustix::process::umask(Mode::empty());
-    let made = make_nodes(nodes, root, dev.as_fd(), bind);
+    let made = make_nodes(nodes, root, dev.as_fd(), bind, sources);
     rustix::process::umask(umask);
     made?;
     for (name, target) in LINKS {
@@ -136,13 +144,25 @@ pub fn apply(nodes: &[Node], root: BorrowedFd<'_>, bind: bool) -> Result<(), Err
     Ok(())
 }
 
-fn make_nodes(nodes: &[Node], root: BorrowedFd<'_>, dev: BorrowedFd<'_>, bind: bool) -> Result<(), Error> {
-    for node in nodes {
+fn make_nodes(
+    nodes: &[Node],
+    root: BorrowedFd<'_>,
+    dev: BorrowedFd<'_>,
+    bind: bool,
+    mut sources: Option<Asker>,
+) -> Result<(), Error> {
+    for (index, node) in nodes.iter().enumerate() {
         let name = node.path.display();
         let made = if bind { Err(Errno::PERM) } else { make_node(node, root, dev) };
         match made {
             // Root of the runtime's own user namespace, which no plan knows of, may make none either.
-            Err(Errno::PERM) => bind_node(node, root).step("bind the device", name)?,
+            Err(Errno::PERM) => {
+                let mount = match (node_of_host(node), &mut sources) {
+                    (Err(Errno::NOENT | Errno::EXIST), Some(sources)) => sources.ask_device(index)?,
+                    (found, _) => found.step("bind the device", name)?,
+                };
+                bind_node(node, root, &mount).step("bind the device", node.path.display())?;
+            }
             done => done.step("make the device", name)?,
         }
     }
@@ -181,22 +201,94 @@ fn is_that(node: &Node, stat: &rustix::fs::Stat) -> Result<(), Errno> {
     if same { Ok(()) } else { Err(Errno::EXIST) }
 }
 
-fn bind_node(node: &Node, root: BorrowedFd<'_>) -> Result<(), Errno> {
+/// The host's node, in no tree. EXIST: it is another device.
+fn node_of_host(node: &Node) -> Result<OwnedFd, Errno> {
     let mount = mounts::clone_tree(&node.path, false)?;
     is_that(node, &rustix::fs::statat(mount.as_fd(), c"", AtFlags::EMPTY_PATH)?)?;
+    Ok(mount)
+}
+
+fn bind_node(node: &Node, root: BorrowedFd<'_>, mount: &OwnedFd) -> Result<(), Errno> {
     let target = inside::make(root, &node.path, Make::File, Mode::from_raw_mode(0o644))?;
-    mounts::attach(&mount, &target)
+    mounts::attach(mount, &target)
+}
+
+/// A place for nodes that are bound into a user namespace: a new file system in a mount namespace that nobody else has, so
+/// that it goes with this process, however that ends.
+///
+/// # Errors
+/// Those of unshare(2), fsmount(2) and move_mount(2).
+pub fn place_apart() -> Result<OwnedFd, Errno> {
+    sys::process::unshare(libc::CLONE_NEWNS)?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let place = mounts::new_file_system("tmpfs", "tmpfs", &[], mounts::NOSUID | mounts::NOEXEC)?;
+    // Only what is in a tree can be copied (open_tree(2)); where it is there does not matter.
+    let target = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mounts::attach(&place, &target)?;
+    rustix::process::umask(Mode::empty());
+    Ok(place)
+}
+
+/// Makes the node with this number at `place`, and gives it in no tree. `maps` are those of the container's user namespace, by
+/// which its owner is meant.
+///
+/// # Errors
+/// Its owner is not mapped; it can't be made.
+pub fn make_apart(
+    node: &Node,
+    number: usize,
+    place: BorrowedFd<'_>,
+    (uid_map, gid_map): (&str, &str),
+) -> Result<OwnedFd, Error> {
+    let name = node.path.display();
+    let (Some(uid), Some(gid)) = (id_outside(uid_map, node.uid), id_outside(gid_map, node.gid)) else {
+        return Err(Error::new(format!(
+            "make the device {name}: its owner, {}:{}, is not mapped in the user namespace",
+            node.uid, node.gid
+        )));
+    };
+    let own_name = number.to_string();
+    let apart = Node { path: Path::new(DEV).join(&own_name), uid, gid, ..node.clone() };
+    make_node(&apart, place, place)
+        .and_then(|()| mounts::clone_tree_at(place, Path::new(&own_name), false))
+        .step("make the device", name)
+}
+
+/// What a user namespace's `id` is outside (user_namespaces(7), "User and group ID mappings").
+fn id_outside(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map_while(|number| number.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        let offset = id.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
 }
 
 /// The container's /dev/null, verified to be the real device (CVE-2025-31133), as O_PATH.
 ///
 /// # Errors
 /// It is something else, or not there.
-pub fn verified_null(root: BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd, Error> {
+pub fn verified_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     let fd = inside::open(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)
         .step("open", "/dev/null")?;
     let stat = rustix::fs::statat(fd.as_fd(), c"", AtFlags::EMPTY_PATH).step("look at", "/dev/null")?;
     let real = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3);
     if real { Ok(fd) } else { Err(Error::new("/dev/null inside the container is not the null device (1:3)")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_mapped_line_by_line() {
+        let map = "         0     100000         10\n        10       5000          1\n";
+        assert_eq!(id_outside(map, 0), Some(100_000));
+        assert_eq!(id_outside(map, 9), Some(100_009));
+        assert_eq!(id_outside(map, 10), Some(5000));
+        assert_eq!(id_outside(map, 11), None);
+        assert_eq!(id_outside("0 0 4294967295", 4_294_967_294), Some(4_294_967_294));
+        assert_eq!(id_outside("", 0), None);
+    }
 }

@@ -30,9 +30,11 @@ use sys::mount::set_attributes;
 
 // MOUNT_ATTR_* of linux/mount.h.
 const RDONLY: u64 = 0x1;
-const NOSUID: u64 = 0x2;
+/// MOUNT_ATTR_NOSUID.
+pub const NOSUID: u64 = 0x2;
 const NODEV: u64 = 0x4;
-const NOEXEC: u64 = 0x8;
+/// MOUNT_ATTR_NOEXEC.
+pub const NOEXEC: u64 = 0x8;
 const NOATIME: u64 = 0x10;
 const STRICTATIME: u64 = 0x20;
 const NODIRATIME: u64 = 0x80;
@@ -505,11 +507,19 @@ fn attributes_of(mount: BorrowedFd<'_>) -> Result<u64, Errno> {
 /// # Errors
 /// open_tree(2)'s.
 pub fn clone_tree(source: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    clone_tree_at(rustix::fs::CWD, source, recursive)
+}
+
+/// The same, of a path that begins at `folder`.
+///
+/// # Errors
+/// open_tree(2)'s.
+pub fn clone_tree_at(folder: BorrowedFd<'_>, source: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    rustix::mount::open_tree(rustix::fs::CWD, source, flags)
+    rustix::mount::open_tree(folder, source, flags)
 }
 
 /// A new instance of a file system, in no tree; `attributes` are MOUNT_ATTR_* bits.
