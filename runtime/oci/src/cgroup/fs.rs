@@ -292,8 +292,8 @@ impl Cgroup {
         };
         let cause = match (errno, setting.controller()) {
             (Errno::NOENT, Some(controller)) => format!(
-                "the file is missing: the kernel lacks it, or the controller {controller} is not enabled there (it is for \
-                 those in cgroup.controllers)"
+                "no such file or directory: the kernel lacks it, or the controller {controller} is not enabled there (it is \
+                 for those in cgroup.controllers)"
             ),
             _ => errno_text(errno),
         };
