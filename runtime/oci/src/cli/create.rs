@@ -110,6 +110,7 @@ impl Common {
         if let (true, Some(text), Some(filter)) = (is_new, spec.seccomp(), &plan.conditions.seccomp) {
             filters.keep(text, filter);
         }
+        plan.process.warn_of_unknown();
         plan.process.hand_on_sockets(activation::sockets());
         Ok((plan, spec))
     }

@@ -99,6 +99,7 @@ impl Exec {
         }
         let wanted = self.wanted(&container)?;
         let mut plan = process::plan(&wanted)?;
+        plan.warn_of_unknown();
         plan.hand_on_sockets(activation::sockets());
         check_terminal(plan.terminal, self.detach, self.console_socket.as_deref())?;
         let place = self.place(&container)?;
@@ -151,20 +152,14 @@ impl Exec {
             }
         }
         process.no_new_privileges |= self.no_new_privs;
-        for name in &self.cap {
-            if process::capability_known(name) {
-                let sets = process.capabilities.get_or_insert_with(Capabilities::default);
-                for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
-                    set.push(name.clone());
-                }
-                // What is not inheritable can't be ambient; to make it so, nobody has asked.
-                if !sets.inheritable.is_empty() {
-                    sets.ambient.push(name.clone());
-                }
-            } else {
-                return Err(Error::new(format!(
-                    "--cap {name}: no such capability; expected a name like CAP_NET_ADMIN"
-                )));
+        if !self.cap.is_empty() {
+            let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+            for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+                set.extend(self.cap.iter().cloned());
+            }
+            // What is not inheritable can't be ambient; to make it so, nobody has asked.
+            if !sets.inheritable.is_empty() {
+                sets.ambient.extend(self.cap.iter().cloned());
             }
         }
         Ok(process)

@@ -72,7 +72,9 @@ pub fn plan(capabilities: &Capabilities) -> (Sets, Vec<String>) {
         names.iter().fold(0, |set, name| match number(name) {
             Some(number) => set | 1 << number,
             None => {
-                unknown.push(name.clone());
+                if !unknown.contains(name) {
+                    unknown.push(name.clone());
+                }
                 set
             }
         })
@@ -161,8 +163,11 @@ mod tests {
 
     #[test]
     fn unknown_names_are_left_out_and_told() {
-        let capabilities =
-            Capabilities { bounding: vec!["CAP_KILL".into(), "CAP_FLY".into()], ..Capabilities::default() };
+        let capabilities = Capabilities {
+            bounding: vec!["CAP_KILL".into(), "CAP_FLY".into()],
+            effective: vec!["CAP_FLY".into()],
+            ..Capabilities::default()
+        };
         let (sets, unknown) = plan(&capabilities);
         assert_eq!((sets.bounding, unknown), (1 << 5, vec!["CAP_FLY".to_string()]));
     }

@@ -23,6 +23,7 @@ use super::labels::Labels;
 use super::rlimits;
 use super::schedule;
 use super::schedule::Schedule;
+use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::spec::Process;
@@ -49,8 +50,8 @@ pub struct ProcessPlan {
     pub cwd: PathBuf,
     /// None: all are kept.
     pub capabilities: Option<capabilities::Sets>,
-    /// Names in the lists that no kernel knows.
-    pub unknown_capabilities: Vec<String>,
+    /// Names in the lists that no kernel knows, each once.
+    unknown_capabilities: Vec<String>,
     /// Limits.
     pub rlimits: Vec<rlimits::Limit>,
     /// Labels of security modules.
@@ -147,6 +148,14 @@ impl ProcessPlan {
         });
         let home = home.filter(|home| !home.is_empty()).unwrap_or_else(|| b"/".to_vec());
         self.env.extend(CString::new([b"HOME=", home.as_slice()].concat()).ok());
+    }
+
+    /// Says which capabilities are left out, since no kernel knows them: an error they are not, by the specification.
+    pub fn warn_of_unknown(&self) {
+        if !self.unknown_capabilities.is_empty() {
+            let names = self.unknown_capabilities.join(" ");
+            report::warn(&format!("ignoring unknown or unavailable capabilities: [{names}]"));
+        }
     }
 
     /// Tells the program of sockets that it begins with, behind its standard streams (sd_listen_fds(3)). As in runc its
@@ -247,11 +256,6 @@ impl ProcessPlan {
         }
         Err(Error::new(format!("exec: {shown:?}: executable file not found in $PATH")))
     }
-}
-
-/// Whether a capability of this name exists.
-pub fn capability_known(name: &str) -> bool {
-    capabilities::number(name).is_some()
 }
 
 fn usable(path: &Path) -> Result<(), Errno> {
