@@ -8,7 +8,8 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
+
+use sys::start::ExitCode;
 
 /// The plugins, by the names that they answer to.
 pub const PLUGINS: &[&str] = &[

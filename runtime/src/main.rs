@@ -1,7 +1,11 @@
 //! The program `coracle`: the name it is called by chooses the face (see `runtime::face`).
 
-use std::process::ExitCode;
+#![no_main] // `sys::start` begins it
 
-fn main() -> ExitCode {
-    runtime::face::run(std::env::args_os().collect())
-}
+#[global_allocator]
+static HEAP: sys::heap::Heap = sys::heap::Heap::new();
+
+sys::entry!(runtime::face::run);
+
+// The linker reads it, and cargo would not know that it has to link again when it changes.
+const _: &str = include_str!("../shipped.ld");

@@ -4,9 +4,9 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use rustix::fs::XattrFlags;
+use sys::start::ExitCode;
 
 /// Sets what the file at `list` says. Exit code 1 when a line could not be done; each is told.
 pub fn main(list: &Path) -> ExitCode {

@@ -98,7 +98,7 @@ const TOOLS: &[Tool] = &[
         &[Kernel],
         ["libelf-dev", "elfutils-libelf-devel", "libelf", "elfutils-dev"],
     ),
-    program("musl-gcc", &[Userland], ["musl-tools", "musl-gcc", "musl", "musl-dev"]),
+    program("musl-gcc", &[Userland, Runtime], ["musl-tools", "musl-gcc", "musl", "musl-dev"]),
     program("pkg-config", &[Userland], ["pkg-config", "pkgconf-pkg-config", "pkgconf", "pkgconf"]),
     file(
         "the kernel's user-space headers",
@@ -109,7 +109,7 @@ const TOOLS: &[Tool] = &[
     file(
         "the static C library",
         &["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a", "/usr/lib/libc.a"],
-        &[Runtime],
+        &[Test],
         ["libc6-dev", "glibc-static", "glibc", "musl-dev"],
     ),
     program("grub-mkimage", &[Iso], ["grub-common", "grub2-tools-extra", "grub", "grub"]),

@@ -6,7 +6,8 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::process::ExitCode;
+
+use sys::start::ExitCode;
 
 pub mod attach;
 pub mod cache;

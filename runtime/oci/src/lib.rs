@@ -16,10 +16,10 @@ pub mod unsupported;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::process::ExitCode;
 
 use clap::error::ContextKind;
 use clap::error::ErrorKind;
+use sys::start::ExitCode;
 
 use cli::Global;
 use cli::LogFormat;
@@ -44,7 +44,7 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
     let exec = verb == Some("exec");
     // First: whatever is read before is read twice, and a pipe can be read only once.
     let sealed = match verb {
-        Some("create" | "run" | "exec") => seal::ensure(),
+        Some("create" | "run" | "exec") => seal::ensure(&argv),
         _ => Ok(Seal::NotNeeded),
     };
     let (global, verb) = match cli::parse(argv) {

@@ -229,7 +229,7 @@ unsafe fn bpf<T: Attributes>(command: libc::c_int, attributes: &mut T) -> Result
         if result >= 0 {
             return Ok(result);
         }
-        // SAFETY: glibc's location of errno is valid in every thread.
+        // SAFETY: the C library's location of errno is valid in every thread.
         match Errno::from_raw_os_error(unsafe { *libc::__errno_location() }) {
             // The verifier gives up when a signal is pending, and wants to be asked again.
             Errno::AGAIN if command == BPF_PROG_LOAD => {}

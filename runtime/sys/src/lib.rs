@@ -4,6 +4,7 @@
 //! Must never: hold policy; a caller's mistake must not become undefined behaviour.
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
 pub mod bpf;
+pub mod heap;
 pub mod kernel_file;
 pub mod landlock;
 pub mod mount;
@@ -11,5 +12,8 @@ pub mod process;
 pub mod schedule;
 pub mod seccomp;
 pub mod signal;
+#[cfg(all(panic = "abort", target_feature = "crt-static"))]
+mod standalone;
+pub mod start;
 pub mod tap;
 pub mod udp;

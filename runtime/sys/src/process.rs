@@ -17,7 +17,7 @@ use rustix::process::Pid;
 
 /// The calling thread's errno.
 pub(super) fn last_errno() -> Errno {
-    // SAFETY: glibc's location of errno is valid in every thread.
+    // SAFETY: the C library's location of errno is valid in every thread.
     Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
 }
 

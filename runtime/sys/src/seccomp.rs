@@ -68,6 +68,6 @@ pub fn set_mode_filter(flags: u32, program: &[Instruction]) -> Result<Option<Own
 }
 
 fn last_errno() -> Errno {
-    // SAFETY: glibc's location of errno is valid in every thread.
+    // SAFETY: the C library's location of errno is valid in every thread.
     Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
 }

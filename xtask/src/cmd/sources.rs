@@ -1,6 +1,6 @@
 //! `sources`: what the GPL asks to hand on with the image. In: the pins, this checkout, the machine's packages. Out: a
-//! folder with the exact tarballs, this repository's files (fragments, recipes, scripts), the crates, the sources of GRUB
-//! and glibc, and a README that says how to build from it. Must never: call an incomplete folder complete.
+//! folder with the exact tarballs, this repository's files (fragments, recipes, scripts), the crates, the sources of GRUB,
+//! and a README that says how to build from it. Must never: call an incomplete folder complete.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::stage::fetch::{self, machine};
 use crate::stamp::{copy_whole, write_whole};
 
 /// Packages of the machine whose code is in the image under a licence that asks for its source, as Debian calls them.
-const MACHINE: [(&str, &str); 2] = [("GRUB", "grub-pc-bin"), ("glibc", "libc6-dev")];
+const MACHINE: [(&str, &str); 1] = [("GRUB", "grub-pc-bin")];
 
 const README: &str = "\
 What Coracle's image was built from.
@@ -25,7 +25,7 @@ What Coracle's image was built from.
 *.tar.*            the pinned sources of Linux, BusyBox, Tini and iproute2, as they were unpacked
 coracle.tar.gz     this repository: kernel and BusyBox configuration, build recipes, scripts, our own program
 crates/            the Rust crates in our program, as the registry has them
-machine/           the building machine's packages of which code is in the image: GRUB, glibc
+machine/           the building machine's packages of which code is in the image: GRUB
 SHA256SUMS         for `sha256sum -c`
 
 To build the image again, without a network for the pinned sources:
@@ -65,7 +65,7 @@ pub fn run(build: &Build, args: &SourcesArgs) -> Result<()> {
     if !failures.is_empty() {
         bail!("{}: is not complete:\n  {}", out.display(), failures.join("\n  "));
     }
-    let but = if args.pinned_only { ", but for GRUB's and glibc's" } else { "" };
+    let but = if args.pinned_only { ", but for GRUB's" } else { "" };
     build.ui.say("sources", &format!("{}: complete{but}", out.display()));
     Ok(())
 }

@@ -133,7 +133,6 @@ const HEADERS: [(&str, &str, &str); 2] = [
 pub fn tools(build: &Build) -> Result<BTreeMap<&'static str, String>> {
     let programs = TOOLS.map(|(program, word)| Ok((program, build.host.version(program, word)?)));
     let mut tools: BTreeMap<&'static str, String> = programs.into_iter().collect::<Result<_>>()?;
-    tools.insert("glibc", build.host.version("ldd", "--version")?);
     tools.insert("musl", crate::stage::musl::version());
     for (name, path, word) in HEADERS {
         // Another distribution may keep it elsewhere; that is a difference too, and so it is said.
@@ -202,9 +201,8 @@ fn linked(build: &Build) -> Result<Vec<Linked>> {
     let exception = "GPL-3.0-or-later WITH GCC-exception-3.1";
     Ok(vec![
         linked("GRUB", "GPL-3.0-or-later", build.host.version("grub-mkimage", "--version")?, "coracle.iso"),
-        linked("glibc", "LGPL-2.1-or-later", build.host.version("ldd", "--version")?, "coracle"),
         linked("libgcc", exception, gcc, "busybox, coracle, ip, tini"),
-        linked("musl", "MIT", crate::stage::musl::version(), "busybox, tini, ip"),
+        linked("musl", "MIT", crate::stage::musl::version(), "busybox, coracle, ip, tini"),
         linked("Rust's standard library", "Apache-2.0 OR MIT", rustc, "coracle"),
     ])
 }

@@ -1,6 +1,8 @@
-//! The C compiler of the image's C programs: musl-gcc with the kernel's headers. In: the host's tools. Out: words for a
+//! The C compiler of the image's C programs: musl-gcc with the kernel's headers; its library is the Rust program's too. In: the host's tools. Out: words for a
 //! make command line, and what of the host goes into a stage's key. Must never: let a path of this machine into a
 //! program: debug information is off, and sources are compiled by relative names.
+
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -25,22 +27,27 @@ pub fn version() -> String {
 
 /// Adds the compiler, the C library and the kernel headers to a stage's inputs.
 pub fn inputs(build: &Build, inputs: Inputs) -> Result<Inputs> {
-    let headers = std::path::Path::new("/usr/include/linux/version.h");
-    let libc = [
-        "/usr/lib/x86_64-linux-musl/libc.a",
-        "/usr/lib/musl/lib/libc.a",
-        "/usr/x86_64-linux-musl/lib64/libc.a",
-        "/usr/lib/libc.a",
-    ]
-    .map(std::path::Path::new)
-    .into_iter()
-    .find(|path| path.exists())
-    .context("musl's libc.a: not found; `cargo xtask doctor` tells how to install it")?;
-    inputs
-        .text("gcc", &build.host.version("gcc", "--version")?)
+    let headers = Path::new("/usr/include/linux/version.h");
+    library(build, inputs)?
         .text("ld", &build.host.version("ld", "--version")?)
         .text("cflags", CFLAGS)
         .text("ldflags", LDFLAGS)
-        .file("kernel headers", headers)?
-        .file("musl", libc)
+        .file("kernel headers", headers)
+}
+
+/// Adds what a program is linked with: the C library and the compiler's own.
+pub fn library(build: &Build, inputs: Inputs) -> Result<Inputs> {
+    let mut inputs = inputs.text("gcc", &build.host.version("gcc", "--version")?);
+    for name in ["libc.a", "crt1.o", "crti.o", "crtn.o"] {
+        inputs = inputs.file(&format!("musl/{name}"), &folder()?.join(name))?;
+    }
+    Ok(inputs)
+}
+
+/// Where this machine has the C library.
+pub fn folder() -> Result<&'static Path> {
+    let folders =
+        ["/usr/lib/x86_64-linux-musl", "/usr/lib/musl/lib", "/usr/x86_64-linux-musl/lib64", "/usr/lib"];
+    let folder = folders.map(Path::new).into_iter().find(|folder| folder.join("libc.a").exists());
+    folder.context("musl's libc.a: not found; `cargo xtask doctor` tells how to install it")
 }

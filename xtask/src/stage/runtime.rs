@@ -8,6 +8,7 @@ use xshell::{Shell, cmd};
 
 use crate::artifact::{Artifact, RuntimeProgram};
 use crate::context::Build;
+use crate::stage::musl;
 use crate::stamp::{Inputs, Workshop, produce};
 
 /// What the program is compiled for.
@@ -16,8 +17,8 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The folders of runtime/ that the program is compiled from.
 const SOURCES: [&str; 5] = ["src", "cni", "netlink", "oci", "sys"];
 
-/// Tells the linker to leave out how stacks are unwound.
-const NO_UNWIND: &str = "runtime/no-unwind.ld";
+/// The linker's rules for the program that ships.
+const RULES: &str = "runtime/shipped.ld";
 
 /// Whether a program unwinds its stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +69,12 @@ pub fn test_program(build: &Build, name: &str) -> Result<Artifact> {
 
 fn inputs(build: &Build, stage: &'static str, unwinds: Unwinds) -> Result<Inputs> {
     let root = build.layout.root();
-    let mut inputs = Inputs::new(stage, 4);
+    let mut inputs = Inputs::new(stage, 5);
     for name in SOURCES.map(|folder| format!("runtime/{folder}")) {
         inputs = inputs.tree(&name, &root.join(&name))?;
+    }
+    if unwinds == Unwinds::Never {
+        inputs = musl::library(build, inputs)?;
     }
     Ok(inputs
         .file("runtime/Cargo.toml", &root.join("runtime/Cargo.toml"))?
@@ -79,8 +83,8 @@ fn inputs(build: &Build, stage: &'static str, unwinds: Unwinds) -> Result<Inputs
         .file("rust-toolchain.toml", &root.join("rust-toolchain.toml"))?
         .text("rustc", &build.host.version("rustc", "-vV")?)
         .text("linker", &build.host.version("ld", "--version")?)
-        .file(NO_UNWIND, &root.join(NO_UNWIND))?
-        .text("flags", &flags(Path::new("ROOT"), Path::new("CARGO_HOME"), unwinds)))
+        .file(RULES, &root.join(RULES))?
+        .text("flags", &flags(&Folders::names(), unwinds)))
 }
 
 fn cargo(
@@ -95,7 +99,8 @@ fn cargo(
     shell.change_dir(root);
     let target_dir = build.layout.target().join(target_dir);
     let jobs = build.jobs.to_string();
-    let (epoch, flags) = (build.sources.epoch.to_string(), flags(root, &cargo_home()?, unwinds));
+    let folders = Folders { root, cargo_home: &cargo_home()?, musl: musl::folder()? };
+    let (epoch, flags) = (build.sources.epoch.to_string(), flags(&folders, unwinds));
     let locked = cargo_offline(build);
     let command = cmd!(shell, "cargo {what...} --locked {locked...} --package runtime --target {TARGET} --target-dir {target_dir} --jobs {jobs}")
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
@@ -156,8 +161,24 @@ pub fn cargo_offline(build: &Build) -> &'static [&'static str] {
     if build.fetch.offline { &["--offline"] } else { &[] }
 }
 
+/// Folders of this machine that the compiler is told.
+struct Folders<'a> {
+    root: &'a Path,
+    cargo_home: &'a Path,
+    musl: &'a Path,
+}
+
+impl Folders<'static> {
+    /// In their places, for a stage's key, which is the same on every machine.
+    fn names() -> Self {
+        let [root, cargo_home, musl] = ["ROOT", "CARGO_HOME", "MUSL"].map(Path::new);
+        Self { root, cargo_home, musl }
+    }
+}
+
 /// The compiler's flags, as CARGO_ENCODED_RUSTFLAGS wants them. Paths of this machine are replaced by fixed words.
-fn flags(root: &Path, cargo_home: &Path, unwinds: Unwinds) -> String {
+fn flags(folders: &Folders, unwinds: Unwinds) -> String {
+    let Folders { root, cargo_home, musl } = folders;
     let mut flags = vec![
         "-Ctarget-feature=+crt-static".to_owned(),
         // At a fixed address, with nothing to relocate: docs/decisions/0014-fixed-address.md has what that is worth.
@@ -166,8 +187,13 @@ fn flags(root: &Path, cargo_home: &Path, unwinds: Unwinds) -> String {
         format!("--remap-path-prefix={}=cargo", cargo_home.display()),
     ];
     if unwinds == Unwinds::Never {
-        // 348 kB of the program, 124 kB gzipped.
-        flags.push(format!("-Clink-arg=-Wl,-T,{}", root.join(NO_UNWIND).display()));
+        // docs/decisions/0018-musl-for-the-program.md; test programs unwind, and stay with glibc.
+        let file = |name: &str| musl.join(name).display().to_string();
+        let own = ["-nostartfiles".to_owned(), format!("-L{}", musl.display())];
+        let words = own.into_iter().chain(["crt1.o", "crti.o", "crtn.o"].map(file));
+        flags.extend(words.map(|word| format!("-Clink-arg={word}")));
+        // How stacks are unwound is 348 kB of the program, 124 kB gzipped.
+        flags.push(format!("-Clink-arg=-Wl,-T,{}", root.join(RULES).display()));
         flags.push("-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned());
     }
     flags.join("\x1f")

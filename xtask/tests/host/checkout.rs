@@ -56,14 +56,22 @@ impl Checkout {
             ("grub/early.cfg", include_str!("../../../grub/early.cfg")),
             ("grub/grub.cfg", include_str!("../../../grub/grub.cfg")),
             ("rust-toolchain.toml", include_str!("../../../rust-toolchain.toml")),
-            ("Cargo.toml", "[workspace]\nmembers = [\"runtime\"]\nresolver = \"3\"\n"),
+            (
+                "Cargo.toml",
+                "[workspace]\nmembers = [\"runtime\"]\nresolver = \"3\"\n\n[profile.release]\npanic = \"abort\"\n",
+            ),
             ("Cargo.lock", "version = 4\n\n[[package]]\nname = \"runtime\"\nversion = \"0.1.0\"\n"),
             (
                 "runtime/Cargo.toml",
                 "[package]\nname = \"runtime\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[[bin]]\nname = \"coracle\"\npath = \"src/main.rs\"\n",
             ),
-            ("runtime/src/main.rs", "fn main() {}\n"),
-            ("runtime/no-unwind.ld", ""),
+            // Linked as ours is, so it needs what ours brings for that.
+            (
+                "runtime/src/main.rs",
+                "#[path = \"../sys/src/standalone.rs\"]\nmod standalone;\n\nfn main() {}\n",
+            ),
+            ("runtime/sys/src/standalone.rs", include_str!("../../../runtime/sys/src/standalone.rs")),
+            ("runtime/shipped.ld", include_str!("../../../runtime/shipped.ld")),
             ("runtime/cni/src/lib.rs", ""),
             ("runtime/netlink/src/lib.rs", ""),
             ("runtime/oci/src/lib.rs", ""),

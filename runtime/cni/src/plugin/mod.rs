@@ -28,11 +28,11 @@ mod vrf;
 
 use std::io::Read;
 use std::io::Write;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
+use sys::start::ExitCode;
 
 use super::error;
 use super::error::Error;

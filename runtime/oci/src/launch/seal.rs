@@ -55,11 +55,11 @@ impl Seal {
     }
 }
 
-/// Runs this program again from where it is sealed, unless it does already. Returns only where that is so.
+/// Runs this program again, with these arguments, from where it is sealed, unless it does already. Returns only where that is so.
 ///
 /// # Errors
 /// Neither an overlay nor a copy can be made; going on without would be unsafe.
-pub fn ensure() -> Result<Seal, Error> {
+pub fn ensure(argv: &[std::ffi::OsString]) -> Result<Seal, Error> {
     let own = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", OWN)?;
     if let Some(seal) = present(own.as_fd()) {
         return Ok(seal);
@@ -70,7 +70,7 @@ pub fn ensure() -> Result<Seal, Error> {
         // Words of the kernel's own lists hold no NUL.
         words.into_iter().filter_map(|word| CString::new(word.into_vec()).ok()).collect()
     };
-    let arguments = strings(std::env::args_os().collect());
+    let arguments = strings(argv.to_vec());
     let environment = std::env::vars_os().map(|(mut name, value)| {
         name.push("=");
         name.push(value);

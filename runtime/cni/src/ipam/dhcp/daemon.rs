@@ -13,7 +13,6 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -26,6 +25,7 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use serde_json::Value;
 use serde_json::json;
+use sys::start::ExitCode;
 
 use super::client::Client;
 use super::client::Failure;
