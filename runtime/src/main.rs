@@ -7,5 +7,5 @@ static HEAP: sys::heap::Heap = sys::heap::Heap::new();
 
 sys::entry!(runtime::face::run);
 
-// The linker reads it, and cargo would not know that it has to link again when it changes.
-const _: &str = include_str!("../shipped.ld");
+// The linker reads them, and cargo would not know that it has to link again when they change.
+const _: [&str; 2] = [include_str!("../order.ld"), include_str!("../shipped.ld")];

@@ -191,6 +191,14 @@ pub enum Verb {
     /// Example: cargo xtask size --compare HEAD~1 --svg size.svg
     #[command(verbatim_doc_comment)]
     Size(SizeArgs),
+    /// Put the functions that were executed together, at the front of our program
+    ///
+    /// When: what runc or a plugin calls has changed much, and bench shows more memory. docs/performance.md tells how the
+    /// FILEs are made.
+    ///
+    /// Example: cargo xtask order run.places exec.places
+    #[command(verbatim_doc_comment)]
+    Order(OrderArgs),
     /// Measure how long a boot, a build or a container takes
     ///
     /// When: you changed something for speed, or want to see whether something became slow. Results go to
@@ -269,7 +277,7 @@ pub struct SourcesArgs {
     /// The folder to gather them in
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Leave out the sources of GRUB and glibc, which come from this machine's packages
+    /// Leave out the sources of GRUB, which come from this machine's packages
     #[arg(long)]
     pub pinned_only: bool,
 }
@@ -280,6 +288,14 @@ pub struct ManualArgs {
     /// The folder that gets them
     #[arg(long, value_name = "DIR", default_value = "target/manual")]
     pub out: PathBuf,
+}
+
+/// Options of `order`.
+#[derive(Debug, Args)]
+pub struct OrderArgs {
+    /// Places of the program that ships, as xtask/bench/steps.c writes them; the first file's functions come first
+    #[arg(value_name = "FILE", required = true)]
+    pub places: Vec<PathBuf>,
 }
 
 /// `NAME=DIR`.

@@ -1,4 +1,4 @@
-//! ELF files as far as sizes go. In: the bytes of a 64-bit little-endian file (elf(5)). Out: its sections. Must never:
+//! ELF files as far as sizes go. In: the bytes of a 64-bit little-endian file (elf(5)). Out: its sections and symbols. Must never:
 //! take a length of the file on trust: what leads out of the bytes is no section.
 
 /// Takes up memory when the program runs.
@@ -45,6 +45,41 @@ pub fn sections(bytes: &[u8]) -> Option<Vec<Section<'_>>> {
             Some(Section { kind, link: usize::try_from(link).ok()?, flags: u64_at(header, 8)?, content })
         })
         .collect()
+}
+
+/// A named piece of the program's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Symbol {
+    /// As the linker knows it.
+    pub name: String,
+    /// Its place in memory.
+    pub at: u64,
+    /// Its bytes; 0 where whoever wrote it in assembly did not say.
+    pub size: u64,
+}
+
+/// Functions and data that take up space in the file; None without a list of symbols.
+pub fn symbols(bytes: &[u8]) -> Option<Vec<Symbol>> {
+    const SYMBOL_BYTES: usize = 24;
+    const SYMTAB: u32 = 2;
+    let sections = sections(bytes)?;
+    let symtab = sections.iter().find(|section| section.kind == SYMTAB)?;
+    let names = sections.get(symtab.link)?.content;
+    let mut found = Vec::new();
+    for symbol in symtab.content.chunks_exact(SYMBOL_BYTES) {
+        let name = usize::try_from(u32::from_le_bytes(symbol[..4].try_into().ok()?)).ok()?;
+        let section = usize::from(u16::from_le_bytes(symbol[6..8].try_into().ok()?));
+        // Undefined, absolute, or in memory alone.
+        let Some(in_section) = sections.get(section).filter(|_| section != 0) else { continue };
+        // Only functions and objects; sections and files are symbols too.
+        if in_section.is_in_memory_alone() || !matches!(symbol[4] & 0xf, 1 | 2) {
+            continue;
+        }
+        let end = names.get(name..)?.iter().position(|&byte| byte == 0)?;
+        let name = String::from_utf8_lossy(&names[name..name + end]).into_owned();
+        found.push(Symbol { name, at: u64_at(symbol, 8)?, size: u64_at(symbol, 16)? });
+    }
+    Some(found)
 }
 
 /// How many bytes of the file end up in what is linked of it: code, constants, tables, data that is not zero.

@@ -70,6 +70,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Job::Callers(args) => return conformance::run_callers(&build, &args),
         Job::Menuconfig(which) => cmd::menuconfig::run(&build, which)?,
         Job::Size(plan) => cmd::size::run(&build, &plan)?,
+        Job::Order(args) => cmd::order::run(&build, &args)?,
         Job::Bench(args) => bench::run(&build, &args)?,
         Job::Clean(args) => cmd::clean::run(&build, &args)?,
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::{
     BenchArgs, Benched, CallersArgs, CleanArgs, CniSuitesArgs, Configured, ConformanceVerb, Global,
-    KernelArgs, ManualArgs, SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
+    KernelArgs, ManualArgs, OrderArgs, SourcesArgs, TestArgs, UpdateArgs, Verb, VerifyArgs,
 };
 use crate::cmd::{qemu, size};
 use crate::conformance;
@@ -60,6 +60,8 @@ pub enum Job {
     Menuconfig(Configured),
     /// `size`
     Size(size::Plan),
+    /// `order`
+    Order(OrderArgs),
     /// `bench`
     Bench(BenchArgs),
     /// `clean`
@@ -105,6 +107,7 @@ impl Job {
             Verb::Conformance { which: ConformanceVerb::Callers(args) } => Self::Callers(args),
             Verb::Menuconfig { which } => Self::Menuconfig(which),
             Verb::Size(args) => Self::Size(size::Plan::resolve(layout, args)?),
+            Verb::Order(args) => Self::Order(args),
             Verb::Bench(BenchArgs { kernel: true, what: Benched::Boot | Benched::Runtime, .. }) => {
                 bail!("--kernel: only `bench build` builds one")
             }
@@ -125,7 +128,7 @@ impl Job {
             Self::Initramfs(_) => &[Userland, Runtime],
             Self::Menuconfig(_) => &[Kernel, Userland, Menu],
             Self::Sources(_) => &[Runtime, Papers],
-            Self::Manual(_) => &[Runtime],
+            Self::Manual(_) | Self::Order(_) => &[Runtime],
             Self::Iso(_, Some(_)) | Self::Verify(_) => &[Kernel, Userland, Runtime, Iso, Papers],
             Self::Iso(_, None) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
             Self::Bench(BenchArgs { what: Benched::Runtime, .. }) => {

@@ -8,6 +8,7 @@ pub mod iso;
 pub mod kernel;
 pub mod manual;
 pub mod menuconfig;
+pub mod order;
 pub mod qemu;
 pub mod size;
 pub mod sources;

@@ -20,6 +20,9 @@ const SOURCES: [&str; 5] = ["src", "cni", "netlink", "oci", "sys"];
 /// The linker's rules for the program that ships.
 const RULES: &str = "runtime/shipped.ld";
 
+/// Which functions lie together; `cargo xtask order` writes it.
+pub const ORDER: &str = "runtime/order.ld";
+
 /// Whether a program unwinds its stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unwinds {
@@ -84,6 +87,7 @@ fn inputs(build: &Build, stage: &'static str, unwinds: Unwinds) -> Result<Inputs
         .text("rustc", &build.host.version("rustc", "-vV")?)
         .text("linker", &build.host.version("ld", "--version")?)
         .file(RULES, &root.join(RULES))?
+        .file(ORDER, &root.join(ORDER))?
         .text("flags", &flags(&Folders::names(), unwinds)))
 }
 
@@ -192,8 +196,12 @@ fn flags(folders: &Folders, unwinds: Unwinds) -> String {
         let own = ["-nostartfiles".to_owned(), format!("-L{}", musl.display())];
         let words = own.into_iter().chain(["crt1.o", "crti.o", "crtn.o"].map(file));
         flags.extend(words.map(|word| format!("-Clink-arg={word}")));
+        // Names that tell instances of one generic function apart: order.ld goes by them.
+        flags.push("-Csymbol-mangling-version=v0".to_owned());
         // How stacks are unwound is 348 kB of the program, 124 kB gzipped.
-        flags.push(format!("-Clink-arg=-Wl,-T,{}", root.join(RULES).display()));
+        for script in [RULES, ORDER] {
+            flags.push(format!("-Clink-arg=-Wl,-T,{}", root.join(script).display()));
+        }
         flags.push("-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned());
     }
     flags.join("\x1f")

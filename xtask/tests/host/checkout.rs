@@ -72,6 +72,7 @@ impl Checkout {
             ),
             ("runtime/sys/src/standalone.rs", include_str!("../../../runtime/sys/src/standalone.rs")),
             ("runtime/shipped.ld", include_str!("../../../runtime/shipped.ld")),
+            ("runtime/order.ld", ""),
             ("runtime/cni/src/lib.rs", ""),
             ("runtime/netlink/src/lib.rs", ""),
             ("runtime/oci/src/lib.rs", ""),

@@ -20,10 +20,10 @@ pub fn run(with_symbols: &Artifact, shipped: &Artifact) -> Result<BTreeMap<Strin
     let path = &with_symbols.path;
     let bytes = std::fs::read(path).with_context(|| format!("{}: cannot read", path.display()))?;
     let symbols =
-        symbols(&bytes).with_context(|| format!("{}: no ELF program with symbols", path.display()))?;
+        elf::symbols(&bytes).with_context(|| format!("{}: no ELF program with symbols", path.display()))?;
     let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
-    for Symbol { name, at, size } in symbols {
+    for elf::Symbol { name, at, size } in symbols {
         // Several names of one place count once.
         if size > 0 && seen.insert(at) {
             *sizes.entry(owner(&name).to_owned()).or_default() += size;
@@ -32,37 +32,6 @@ pub fn run(with_symbols: &Artifact, shipped: &Artifact) -> Result<BTreeMap<Strin
     let named: u64 = sizes.values().sum();
     sizes.insert(NO_SYMBOL.to_owned(), shipped.size.saturating_sub(named));
     Ok(sizes)
-}
-
-/// A named piece of the program's file.
-struct Symbol {
-    name: String,
-    at: u64,
-    size: u64,
-}
-
-/// Functions and data that take up space in the file.
-fn symbols(bytes: &[u8]) -> Option<Vec<Symbol>> {
-    const SYMBOL_BYTES: usize = 24;
-    const SYMTAB: u32 = 2;
-    let sections = elf::sections(bytes)?;
-    let symtab = sections.iter().find(|section| section.kind == SYMTAB)?;
-    let names = sections.get(symtab.link)?.content;
-    let mut found = Vec::new();
-    for symbol in symtab.content.chunks_exact(SYMBOL_BYTES) {
-        let name = usize::try_from(u32::from_le_bytes(symbol[..4].try_into().ok()?)).ok()?;
-        let section = usize::from(u16::from_le_bytes(symbol[6..8].try_into().ok()?));
-        // Undefined, absolute, or in memory alone.
-        let Some(in_section) = sections.get(section).filter(|_| section != 0) else { continue };
-        // Only functions and objects; sections and files are symbols too.
-        if in_section.is_in_memory_alone() || !matches!(symbol[4] & 0xf, 1 | 2) {
-            continue;
-        }
-        let end = names.get(name..)?.iter().position(|&byte| byte == 0)?;
-        let name = String::from_utf8_lossy(&names[name..name + end]).into_owned();
-        found.push(Symbol { name, at: elf::u64_at(symbol, 8)?, size: elf::u64_at(symbol, 16)? });
-    }
-    Some(found)
 }
 
 /// The crate that a mangled name begins with, in either of Rust's ways.
