@@ -304,7 +304,7 @@ fn a_create_that_fails_leaves_nothing() {
     assert!(error.contains("linux.resources.cpu.cpus"), "{error}");
     assert_eq!(listing(), before);
     let error = create("a/b/c", r#"{"unified":{"memory.nonsense":"1"}}"#).unwrap_err().to_string();
-    assert!(error.contains("file is missing"), "{error}");
+    assert!(error.contains("no such file or directory"), "{error}");
     assert_eq!(listing(), before);
 }
 

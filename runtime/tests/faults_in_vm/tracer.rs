@@ -251,11 +251,11 @@ impl Tracer {
     }
 }
 
-/// Whether this call is the last one of the standard library before `main`: it sets the stack for the handler of stack
-/// overflows. What comes before belongs to no program, and no program can report its failure.
+/// Whether this call is the last one of the program's start (`sys::start`): it ignores SIGPIPE. What comes before belongs to
+/// no face, and no face can report its failure.
 fn begins_main(pid: Pid) -> bool {
     ptrace::getregs(pid)
-        .is_ok_and(|registers| registers.orig_rax == libc::SYS_sigaltstack as u64 && registers.rdi != 0)
+        .is_ok_and(|call| call.orig_rax == libc::SYS_rt_sigaction as u64 && call.rdi == libc::SIGPIPE as u64)
 }
 
 fn go_on(pid: Pid, signal: Option<Signal>) {
