@@ -382,6 +382,9 @@ pub struct TestArgs {
     /// List the boot tests and stop
     #[arg(long)]
     pub list: bool,
+    /// Show that boot tests fail where the product lacks what they are for, by their own edits of a copy
+    #[arg(long, conflicts_with = "list")]
+    pub weakened: bool,
 }
 
 /// Options of `size`.

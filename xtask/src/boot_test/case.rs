@@ -1,7 +1,7 @@
 //! A boot test, as data. In: one TOML file of qemu/cases/. Out: `Case`, every default filled in, every mistake found and
 //! named by file and field. Must never: start anything, or let an unknown word pass.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -34,6 +34,54 @@ pub struct Case {
     /// What is done after `steps` have passed, so that the next case finds the machine as this one did. After a
     /// failure it isn't done: the machine is thrown away.
     pub cleanup: Vec<Step>,
+    /// What must make it fail.
+    pub weakened: Vec<Weakened>,
+}
+
+/// The product without what a case is for: it must fail then.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weakened {
+    /// The step at which it must fail, counted from 0.
+    pub step: usize,
+    /// What its output holds then: the attack has worked.
+    pub shows: String,
+    /// What is changed in the product's source; where several things stand against an attack, all of them.
+    pub edits: Vec<Edit>,
+}
+
+/// A change of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// The file, from the checkout's top folder.
+    pub file: PathBuf,
+    /// What is cut: it stands there once.
+    pub cut: String,
+    /// What is put in its place.
+    pub put: String,
+}
+
+impl Step {
+    /// What is typed, if anything is.
+    pub fn typed(&self) -> &str {
+        match &self.action {
+            Action::Run(text, _) | Action::Poll(text, _) | Action::Send(text) => text,
+            _ => "",
+        }
+    }
+}
+
+impl Edit {
+    /// Of a file's text.
+    pub fn apply(&self, text: &str) -> Result<String> {
+        match text.matches(&self.cut).count() {
+            1 => Ok(text.replacen(&self.cut, &self.put, 1)),
+            count => {
+                bail!("{}: what is to be cut stands there {count} times:\n{}", self.file.display(), self.cut)
+            }
+        }
+    }
 }
 
 /// What a case runs on, but for the way of booting. Cases that ask for the same share a machine.
@@ -139,6 +187,8 @@ struct RawCase {
     steps: Vec<RawStep>,
     #[serde(default)]
     cleanup: Vec<RawStep>,
+    #[serde(default)]
+    weakened: Vec<Weakened>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -220,6 +270,10 @@ pub fn parse(name: &str, text: &str, shares: &Path) -> Result<Case> {
     let machine = resolve_machine(raw.machine, &boots, shares).context("machine")?;
     let steps = resolve_steps("steps", raw.steps, &machine)?;
     let cleanup = resolve_steps("cleanup", raw.cleanup, &machine)?;
+    let is_empty = |weakened: &Weakened| weakened.shows.is_empty() || weakened.edits.is_empty();
+    if raw.weakened.iter().any(|weakened| weakened.step >= steps.len() || is_empty(weakened)) {
+        bail!("weakened: needs the number of a step, edits, and what its output shows then");
+    }
     let last = steps.iter().position(|step| step.action == Action::Ends);
     if last.is_some_and(|at| !raw.isolated || at + 1 != steps.len() || !cleanup.is_empty()) {
         bail!("steps: `ends` must be the last step of an isolated case without cleanup");
@@ -232,6 +286,7 @@ pub fn parse(name: &str, text: &str, shares: &Path) -> Result<Case> {
         isolated: raw.isolated,
         steps,
         cleanup,
+        weakened: raw.weakened,
     })
 }
 
@@ -449,5 +504,35 @@ mod tests {
         let qemu = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("qemu");
         let cases = load(&qemu.join("cases"), &qemu.join("shares")).unwrap();
         assert!(cases.iter().any(|case| case.name == "boot"));
+    }
+
+    #[test]
+    fn what_is_to_be_weakened_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let cases = load(&root.join("qemu/cases"), &root.join("qemu/shares")).unwrap();
+        let mut count = 0;
+        for case in &cases {
+            for edit in case.weakened.iter().flat_map(|weakened| &weakened.edits) {
+                let text = std::fs::read_to_string(root.join(&edit.file)).unwrap();
+                assert_ne!(edit.apply(&text).unwrap(), text, "{}", case.name);
+                count += 1;
+            }
+        }
+        assert!(count > 0);
+    }
+
+    #[test]
+    fn a_weakened_product_is_told_by_its_step_and_its_edits() {
+        let with =
+            |weakened: &str| format!("about = 'a'\nsteps = [{{ run = 'x' }}]\n[[weakened]]\n{weakened}");
+        let edits = "edits = [{ file = 'f', cut = 'a', put = 'b' }]";
+        let case = read(&with(&format!("step = 0\nshows = 's'\n{edits}"))).unwrap();
+        let edit = &case.weakened[0].edits[0];
+        assert_eq!(edit.apply("xax").unwrap(), "xbx");
+        assert!(edit.apply("aa").unwrap_err().to_string().contains("2 times"));
+        assert!(edit.apply("x").is_err());
+        assert!(mistake(&with(&format!("step = 1\nshows = 's'\n{edits}"))).contains("weakened"));
+        assert!(mistake(&with(&format!("step = 0\nshows = ''\n{edits}"))).contains("weakened"));
+        assert!(mistake(&with("step = 0\nshows = 's'\nedits = []")).contains("weakened"));
     }
 }

@@ -12,7 +12,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-pub use case::Case;
+#[cfg(test)]
+pub use case::parse;
+pub use case::{Case, Weakened};
 pub use machine::Bench;
 pub use report::{Finding, Report};
 

@@ -4,6 +4,7 @@
 
 mod as_user;
 mod deny;
+mod weakened;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -38,6 +39,9 @@ pub fn run(build: &Build, args: &TestArgs) -> Result<ExitCode> {
             println!("{name:34} {about}");
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if args.weakened {
+        return weakened::run(build, &cases, &args.names);
     }
     let mut report = Report::default();
     if args.names.is_empty() {
