@@ -12,8 +12,8 @@
 //! exec closes the socket | |
 //! | `Failed` (with a sentence) | undoes everything and reports it | |
 //!
-//! Over a second pair the child asks for sources of mounts and for devices, and the runtime says `Source` (with an fd) or `Failed`:
-//! `topic::sources`.
+//! Over a second pair the child asks for sources of mounts and for devices, and the runtime says `Source` (with an fd) or
+//! `Failed`: `topic::sources`.
 
 use std::io::Read;
 use std::io::Write;
