@@ -299,7 +299,7 @@ fn a_user_namespace_has_devices_that_the_host_has_not() {
     let container = bundle("user-devices", &ask, user(devices));
     let of = |owner: u32| format!("character special file 1:3 640 {owner}:11\n");
     assert_eq!(container.output(), of(10) + &of(0) + &of(999) + "written\nwritten\nwritten");
-    let error = bundle("user-devices", "true", user(json!([device("/dev/own", 1000)]))).error();
+    let error = bundle("user-devices-refused", "true", user(json!([device("/dev/own", 1000)]))).error();
     assert!(error.contains("/dev/own: its owner, 1000:11, is not mapped in the user namespace"), "{error}");
     assert_eq!(sh("cat /proc/mounts"), mounts, "a mount was left behind");
 }
