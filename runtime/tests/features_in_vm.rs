@@ -304,6 +304,36 @@ fn a_user_namespace_has_devices_that_the_host_has_not() {
     assert_eq!(sh("cat /proc/mounts"), mounts, "a mount was left behind");
 }
 
+/// Such a configuration has a bind mount, of /sys, which nobody but the user's own process can open for it.
+#[test]
+#[ignore = "runs in the VM"]
+fn a_plain_user_runs_what_spec_rootless_writes() {
+    use std::os::unix::process::CommandExt;
+    const USER: u32 = 1000;
+    let folder = Path::new("/tmp/plain");
+    std::fs::create_dir_all(folder).unwrap();
+    std::os::unix::fs::chown(folder, Some(USER), Some(USER)).unwrap();
+    let runc = |words: &[&str]| {
+        let mut command = Command::new("runc");
+        command.args(words).current_dir(folder).env("XDG_RUNTIME_DIR", folder).uid(USER).gid(USER);
+        run(&mut command)
+    };
+    let done = |said: &Said| assert_eq!(said.status, Some(0), "{}", said.text);
+    done(&runc(&["spec", "--rootless"]));
+    let path = folder.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let script = "tr -s ' ' < /proc/self/uid_map; grep -c ' /sys sysfs ro,' /proc/self/mounts";
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["sh", "-c", script]);
+    config["root"]["path"] = json!("/containers/shell/rootfs");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let said = runc(&["run", "plain"]);
+    done(&said);
+    assert_eq!(said.text.trim(), "0 1000 1\n1");
+    assert_eq!(runc(&["list", "-q"]).text, "", "it is gone");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 #[ignore = "runs in the VM"]
 fn recursive_attributes_hold_for_the_mounts_below() {

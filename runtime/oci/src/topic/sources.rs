@@ -40,6 +40,7 @@ use sys::process::Side;
 pub struct Asker {
     channel: Channel,
     mount_count: usize,
+    is_privileged: bool,
 }
 
 /// The runtime's end, which answers once it is started.
@@ -59,9 +60,11 @@ impl Drop for Helper {
     }
 }
 
-/// Whether the runtime opens the source of `mount`.
-fn is_opened(mount: &MountPlan, namespaces: &Namespaces) -> bool {
-    let apart = namespaces.is_own(NamespaceKind::User) && namespaces.is_new(NamespaceKind::Mount);
+/// Whether the runtime opens the source of `mount`. A caller without privileges can't join the container's mount namespace,
+/// and need not: the container's root is that very user, with every way that it has.
+fn is_opened(mount: &MountPlan, namespaces: &Namespaces, is_privileged: bool) -> bool {
+    let apart =
+        is_privileged && namespaces.is_own(NamespaceKind::User) && namespaces.is_new(NamespaceKind::Mount);
     mount.idmap.is_some() || apart && mount.is_bind()
 }
 
@@ -71,14 +74,16 @@ fn is_opened(mount: &MountPlan, namespaces: &Namespaces) -> bool {
 /// No user namespace for an idmapped mount.
 pub fn prepare(plan: &Plan, joined: Option<BorrowedFd<'_>>) -> Result<Option<(Opener, Asker)>, Error> {
     let Plan { mounts, namespaces, .. } = plan;
-    let makes_devices =
-        namespaces.is_own(NamespaceKind::User) && devices::has_more_than_defaults(nodes_of(plan));
-    if !makes_devices && !mounts.iter().any(|mount| is_opened(mount, namespaces)) {
+    let is_privileged = rustix::process::geteuid().is_root();
+    let makes_devices = is_privileged
+        && namespaces.is_own(NamespaceKind::User)
+        && devices::has_more_than_defaults(nodes_of(plan));
+    if !makes_devices && !mounts.iter().any(|mount| is_opened(mount, namespaces, is_privileged)) {
         return Ok(None);
     }
     let user_namespaces = UserNamespaces::make(mounts, namespaces, joined)?;
     let (channel, asker) = Channel::pair()?;
-    let asker = Asker { channel: asker, mount_count: mounts.len() };
+    let asker = Asker { channel: asker, mount_count: mounts.len(), is_privileged };
     Ok(Some((Opener { channel, user_namespaces }, asker)))
 }
 
@@ -176,7 +181,7 @@ impl Asker {
         namespaces: &Namespaces,
         propagation: Option<(u64, bool)>,
     ) -> Result<Option<OwnedFd>, Error> {
-        if !is_opened(mount, namespaces) {
+        if !is_opened(mount, namespaces, self.is_privileged) {
             return Ok(None);
         }
         let source = self.request(index, mount.name())?;
