@@ -304,7 +304,8 @@ fn a_user_namespace_has_devices_that_the_host_has_not() {
     assert_eq!(sh("cat /proc/mounts"), mounts, "a mount was left behind");
 }
 
-/// Such a configuration has a bind mount, of /sys, which nobody but the user's own process can open for it.
+/// Such a configuration has a bind mount, of /sys, which nobody but the user's own process can open for it; and only as root of
+/// the container's user namespace may the user's exec join its pid namespace.
 #[test]
 #[ignore = "runs in the VM"]
 fn a_plain_user_runs_what_spec_rootless_writes() {
@@ -331,6 +332,19 @@ fn a_plain_user_runs_what_spec_rootless_writes() {
     done(&said);
     assert_eq!(said.text.trim(), "0 1000 1\n1");
     assert_eq!(runc(&["list", "-q"]).text, "", "it is gone");
+    // Exec joins the user namespace before all others.
+    config["process"]["args"] = json!(["sleep", "1000"]);
+    std::fs::write(&path, config.to_string()).unwrap();
+    run(Command::new("sh")
+        .args(["-c", "exec runc run -d plain > out 2>&1 < /dev/null"])
+        .current_dir(folder)
+        .env("XDG_RUNTIME_DIR", folder)
+        .uid(USER)
+        .gid(USER));
+    let script = "tr -s ' ' < /proc/self/uid_map; cat /proc/1/comm; test $$ -gt 1 && id -u; exit 7";
+    let said = runc(&["exec", "plain", "sh", "-c", script]);
+    assert_eq!((said.text.trim(), said.status), ("0 1000 1\nsleep\n0", Some(7)));
+    done(&runc(&["delete", "--force", "plain"]));
     std::fs::remove_dir_all(folder).unwrap();
 }
 

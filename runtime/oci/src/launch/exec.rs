@@ -19,6 +19,7 @@ use super::finish;
 use super::init;
 use super::listener;
 use super::parent;
+use super::usher;
 use crate::cgroup::Cgroup;
 use crate::cgroup::not_added;
 use crate::report;
@@ -77,20 +78,30 @@ pub fn start(
         .step("open", "/proc")?;
     let (mut channel, child_channel) = Channel::pair()?;
     let shared = shared_namespaces(record.pid)?;
+    let mut inside = shared & !libc::CLONE_NEWPID;
+    let mut needs_usher = false;
     if shared & libc::CLONE_NEWPID != 0 {
         // For the child; joining a pid namespace never moves the caller itself.
-        sys::process::setns(init_fd.as_fd(), libc::CLONE_NEWPID)
-            .step("join", "the container's pid namespace")?;
+        match sys::process::setns(init_fd.as_fd(), libc::CLONE_NEWPID) {
+            // A caller without privileges has to be root of the user namespace first.
+            Err(Errno::PERM) if shared & libc::CLONE_NEWUSER != 0 => needs_usher = true,
+            done => done.step("join", "the container's pid namespace")?,
+        }
     }
-    let inside = shared & !libc::CLONE_NEWPID;
+    if needs_usher {
+        inside &= !libc::CLONE_NEWUSER;
+    }
     process.schedule.enter_initial()?;
     process.schedule.report();
     report::debug("nsexec container setup");
     let side = clone_into(cgroup, init)?;
-    let (pid, pidfd) = match side {
+    let (mut pid, mut pidfd) = match side {
         Side::Child => {
             drop(channel);
             let mut child_channel = child_channel;
+            if needs_usher && let Err(error) = usher::follow(init_fd.as_fd(), &mut child_channel) {
+                init::fail(&mut child_channel, &error);
+            }
             let inherited = Inherited { init_fd, inside, proc, socket, preserve_fds };
             let error = match child(process, &conditions, &inherited, &mut child_channel, &record.id) {
                 Err(error) => error,
@@ -101,6 +112,10 @@ pub fn start(
         Side::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop((child_channel, socket));
+    if needs_usher {
+        (pid, pidfd) = usher::receive(pid, &mut channel)?;
+        channel.go_on()?;
+    }
     let mut undo = Undo::default();
     undo.push(move || parent::kill_and_reap(pid));
     let mut master = None;
@@ -214,13 +229,7 @@ fn child(
             .step("join", "the container's namespaces")?;
     }
     if inherited.inside & libc::CLONE_NEWUSER != 0 {
-        use rustix::thread::Gid;
-        use rustix::thread::Uid;
-        rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
-            .step("become root of", "the user namespace")?;
-        rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
-            .step("become root of", "the user namespace")?;
-        sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
+        init::become_root()?;
     }
     if process.terminal {
         let terminal = console::open(process.console_size)?;

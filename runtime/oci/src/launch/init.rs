@@ -102,7 +102,9 @@ fn steps(
     rustix::process::setsid().step("start", "a session")?;
     channel.say(&Message::Born)?;
     channel.wait()?;
-    become_root(plan)?;
+    if plan.namespaces.is_own(NamespaceKind::User) {
+        become_root()?;
+    }
     own_namespaces(plan)?;
     let (root, late) = build_root(plan, inherited.sources.take())?;
     channel.say(&Message::NamespacesReady)?;
@@ -194,10 +196,7 @@ pub fn path_of(plan: &Plan, kind: NamespaceKind) -> String {
 ///
 /// # Errors
 /// setresgid(2)'s and setresuid(2)'s: EINVAL where 0 is not mapped.
-pub fn become_root(plan: &Plan) -> Result<(), Error> {
-    if !plan.namespaces.is_own(NamespaceKind::User) {
-        return Ok(());
-    }
+pub fn become_root() -> Result<(), Error> {
     use rustix::thread::Gid;
     use rustix::thread::Uid;
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)

@@ -5,6 +5,7 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::OFlags;
@@ -48,7 +49,24 @@ pub fn pass_on(plan: &Plan, inherited: &Inherited, channel: &mut Channel, flags:
             .step("join the namespace", init::path_of(plan, kind))?;
     }
     check_maps(plan, inherited)?;
-    init::become_root(plan)?;
+    init::become_root()?;
+    hand_over(channel, flags)
+}
+
+/// For an exec whose caller has no privileges: he may join the container's pid namespace as root of its user namespace
+/// only. Returns in a new process, which is in both.
+///
+/// # Errors
+/// Each names the namespace.
+pub fn follow(init: BorrowedFd<'_>, channel: &mut Channel) -> Result<(), Error> {
+    sys::process::setns(init, libc::CLONE_NEWUSER).step("join", "the container's user namespace")?;
+    init::become_root()?;
+    sys::process::setns(init, libc::CLONE_NEWPID).step("join", "the container's pid namespace")?;
+    hand_over(channel, 0)
+}
+
+/// Makes the process with the namespaces `flags`, tells the runtime, and ends. Returns only in the new process.
+fn hand_over(channel: &mut Channel, flags: u64) -> Result<(), Error> {
     let flags = flags | libc::CLONE_PARENT.unsigned_abs() as u64;
     match sys::process::clone3(flags, None).step("start", "the container's process")? {
         // The runtime says that it knows this process now.
