@@ -2,7 +2,7 @@
 //! guest that panics, and ended by others. In: this very program, the built image. Out: an error that names the first thing that was not as
 //! the README says. Must never: look into the machine by any other way than the command's own output and status.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal};
 use crate::context::Build;
 use crate::stamp::remove_tree;
 
+const READY: &[u8] = b"coracle: ready";
 /// Ends what does not end; measures nothing.
 const MACHINE_END: Duration = Duration::from_secs(30);
 
@@ -74,9 +75,13 @@ fn a_panic_is_told(build: &Build) -> Result<()> {
 
 /// Whoever ends xtask, whether it can do something about it or not, leaves no QEMU running.
 fn its_end_is_the_machines(build: &Build, signal: Signal) -> Result<()> {
-    let mut xtask = command(build, &["--", "echo up; sleep 600"]).stdout(Stdio::piped()).spawn()?;
-    let mut first = [0; 3];
-    xtask.stdout.take().context("no output")?.read_exact(&mut first).context("the guest said nothing")?;
+    // With input that does not end the console's words are passed on as they come.
+    let mut xtask = command(build, &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut said = BufReader::new(xtask.stdout.take().context("no output")?).split(b'\n');
+    let is_ready = |line: &[u8]| line.windows(READY.len()).any(|words| words == READY);
+    if !said.any(|line| line.is_ok_and(|line| is_ready(&line))) {
+        bail!("the guest ended before it was ready");
+    }
     let machines = children(xtask.id());
     rustix::process::kill_process(Pid::from_child(&xtask), signal)?;
     xtask.wait()?;
