@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+/// A guest may print a line of any length.
+const LETTERS_OF_A_LINE: usize = 200;
 /// How much of a failure's text the table repeats, from its end; all of it was printed when it happened.
 const LINES_OF_A_FAILURE: usize = 30;
 
@@ -61,7 +63,7 @@ impl Report {
             let _ = writeln!(text, "\nFAILED  {name}");
             let lines: Vec<&str> = why.lines().collect();
             for line in &lines[lines.len().saturating_sub(LINES_OF_A_FAILURE)..] {
-                let _ = writeln!(text, "    {line}");
+                let _ = writeln!(text, "    {line:.LETTERS_OF_A_LINE$}");
             }
         }
         text + &self.closing_line()
