@@ -432,6 +432,33 @@ pub fn noted_cgroup(folder: &Path) -> Option<PathBuf> {
     fs::read_link(folder.join(CGROUP_LINK)).ok()
 }
 
+/// Notes down which unit systemd is about to be asked for, and its cgroup. Other containers may be in one of that name.
+///
+/// # Errors
+/// symlink(2)'s.
+pub fn note_unit(folder: &Path, unit: &Unit, cgroup: &Path) -> Result<(), Error> {
+    let link = folder.join(unit_link(unit.is_user));
+    rustix::fs::symlink(cgroup, &link).step("make", link.display())
+}
+
+/// The unit that was asked for, if nobody knows what came of it.
+pub fn noted_unit(folder: &Path) -> Option<(Unit, PathBuf)> {
+    [false, true].into_iter().find_map(|is_user| {
+        let cgroup = fs::read_link(folder.join(unit_link(is_user))).ok()?;
+        let name = cgroup.file_name()?.to_str()?.to_string();
+        Some((Unit { name, is_user }, cgroup))
+    })
+}
+
+/// Takes that note away, since the cgroup is noted down.
+pub fn forget_unit(folder: &Path, unit: &Unit) {
+    let _ = rustix::fs::unlink(folder.join(unit_link(unit.is_user)));
+}
+
+fn unit_link(is_user: bool) -> &'static str {
+    if is_user { "user-unit" } else { "unit" }
+}
+
 /// Makes the fifo on which a container's process waits for `start`.
 ///
 /// # Errors

@@ -110,8 +110,14 @@ pub fn destroy(container: &Container) -> Result<(), Error> {
 
 /// Removes what is left of a container of which there is no record: its runtime was killed while it made or deleted it.
 fn clear(folder: &Path) -> Result<(), Error> {
-    // A unit goes with its last process.
+    // A unit goes with its last process, if it had any.
     store::noted_cgroup(folder).map_or(Ok(()), |path| cgroup::destroy(&path, None))?;
+    if let Some((unit, path)) = store::noted_unit(folder)
+        && let Some(cgroup) = Cgroup::open(&path)?
+        && cgroup.all_procs()?.is_empty()
+    {
+        unit.stop();
+    }
     remove_folder(folder)
 }
 

@@ -311,14 +311,18 @@ fn make_cgroup(plan: &Plan, folder: &Path, rootless: bool, undo: &mut Undo) -> R
 fn enter_scope(plan: &Plan, pid: Pid, container: &Container, undo: &mut Undo) -> Result<(), Error> {
     let Some(scope) = &plan.cgroup.scope else { return Ok(()) };
     let path = plan.cgroup.path();
-    // A runtime that is killed meanwhile takes the process with it, and a unit without processes goes by itself. So what
-    // another container may be in is not noted down before it has turned out to be this one's.
+    // A runtime that is killed meanwhile takes the process with it. So what another container may be in is not noted down as the
+    // container's cgroup before it has turned out to be this one's; but for `delete`: systemd never learns that a unit is
+    // empty whose process was dead before it began to watch.
+    store::note_unit(&container.folder, &scope.unit, &path)?;
     plan.cgroup.enter(scope, pid)?;
     undo.push({
         let (path, unit) = (path.clone(), scope.unit.clone());
         move || drop(cgroup::destroy(&path, Some(&unit)))
     });
-    store::note_cgroup(&container.folder, &path)
+    store::note_cgroup(&container.folder, &path)?;
+    store::forget_unit(&container.folder, &scope.unit);
+    Ok(())
 }
 
 fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
