@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod cli;
 pub mod launch;
+mod own_folder;
 pub mod plan;
 pub mod report;
 pub mod rootless;

@@ -96,9 +96,10 @@ pub enum Node {
 }
 
 /// Folders that the system mounts on or writes into; git keeps no empty ones.
-const FOLDERS: [(&str, u32); 27] = [
+const FOLDERS: [(&str, u32); 35] = [
     ("bin", 0o755),
-    ("containers", 0o755),
+    ("containers/mycontainer/rootfs", 0o755),
+    ("containers/shell/rootfs", 0o755),
     ("dev", 0o755),
     ("etc/cni/net.d", 0o755),
     ("mnt", 0o755),
@@ -112,26 +113,38 @@ const FOLDERS: [(&str, u32); 27] = [
     ("sysroot", 0o755),
     ("tmp", 0o1777),
     ("usr/bin", 0o755),
+    ("usr/lib/coracle/dev/mqueue", 0o755),
+    ("usr/lib/coracle/dev/pts", 0o755),
+    ("usr/lib/coracle/dev/shm", 0o755),
     ("usr/lib/coracle/rootfs/dev", 0o755),
     ("usr/lib/coracle/rootfs/proc", 0o555),
     ("usr/lib/coracle/rootfs/root", 0o700),
     ("usr/lib/coracle/rootfs/sys", 0o555),
     ("usr/lib/coracle/rootfs/tmp", 0o1777),
     ("usr/lib/coracle/rootfs/var", 0o755),
+    ("usr/lib/coracle/sealed", 0o755),
     ("usr/sbin", 0o755),
     ("var/cache", 0o755),
     ("var/empty", 0o755),
-    ("var/lib", 0o755),
+    ("var/lib/coracle/mycontainer/upper", 0o755),
+    ("var/lib/coracle/mycontainer/work", 0o755),
+    ("var/lib/coracle/shell/upper", 0o755),
+    ("var/lib/coracle/shell/work", 0o755),
     ("var/log", 0o755),
     ("var/tmp", 0o1777),
 ];
 
 /// Symbolic links that every program expects.
-const SYMLINKS: [(&str, &str); 6] = [
+const SYMLINKS: [(&str, &str); 11] = [
     ("etc/mtab", "../proc/self/mounts"),
     ("etc/resolv.conf", "../run/resolv.conf"),
     ("lib", "usr/lib"),
     ("sbin/init", "tini"),
+    ("usr/lib/coracle/dev/fd", "/proc/self/fd"),
+    ("usr/lib/coracle/dev/ptmx", "pts/ptmx"),
+    ("usr/lib/coracle/dev/stderr", "/proc/self/fd/2"),
+    ("usr/lib/coracle/dev/stdin", "/proc/self/fd/0"),
+    ("usr/lib/coracle/dev/stdout", "/proc/self/fd/1"),
     ("var/run", "../run"),
     ("var/lock", "../run/lock"),
 ];
@@ -183,14 +196,14 @@ pub fn run(build: &Build, parts: &Parts, contents: &Contents) -> Result<Rootfs> 
     rootfs.file("bin/busybox", &parts.busybox.program.path, 0o755)?;
     let applets = std::fs::read_to_string(&parts.busybox.links.path)
         .with_context(|| format!("{}: cannot read", parts.busybox.links.path.display()))?;
-    let busybox = Node::Hardlink("bin/busybox".to_owned());
-    rootfs.add(&format!("{EXAMPLE_ROOT}/bin/busybox"), Entry::root(busybox, 0o755))?;
+    // Hard links, which take no inode of memory each, and which /init moves in half the time of symbolic ones.
+    let busybox = Entry::root(Node::Hardlink("bin/busybox".to_owned()), 0o755);
+    rootfs.add(&format!("{EXAMPLE_ROOT}/bin/busybox"), busybox.clone())?;
     for applet in applets.lines().map(|line| line.trim_start_matches('/')).filter(|line| !line.is_empty()) {
-        let target = format!("{}bin/busybox", "../".repeat(applet.matches('/').count()));
         for path in [applet.to_owned(), format!("{EXAMPLE_ROOT}/{applet}")] {
             // What the overlay brings under that name wins.
             if !rootfs.entries.contains_key(&path) {
-                rootfs.symlink(&path, &target)?;
+                rootfs.add(&path, busybox.clone())?;
             }
         }
     }

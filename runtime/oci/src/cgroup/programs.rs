@@ -8,11 +8,13 @@
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
-use rustix::fs::FileType;
 use rustix::io::Errno;
 use sha2::Digest;
 use sha2::Sha256;
+
+use crate::own_folder;
 use sys::bpf::Instruction;
 
 /// In a bpf file system. The image makes it at boot.
@@ -25,7 +27,7 @@ const KEPT_MAX: usize = 32;
 /// # Errors
 /// bpf(2)'s.
 pub fn attach(cgroup: BorrowedFd<'_>, program: &[Instruction]) -> Result<(), Errno> {
-    let path = folder_is_safe().then(|| path_of(program)).flatten();
+    let path = own_folder::open(Path::new(FOLDER)).and_then(|_| path_of(program));
     if let Some(path) = &path
         && let Ok(kept) = sys::bpf::pinned(path)
         // Anything else in its place is refused here, and loaded.
@@ -41,14 +43,6 @@ pub fn attach(cgroup: BorrowedFd<'_>, program: &[Instruction]) -> Result<(), Err
         let _ = sys::bpf::pin(&path, loaded.as_fd());
     }
     Ok(())
-}
-
-/// Whether the folder is there, the caller's own and nobody else's to write.
-fn folder_is_safe() -> bool {
-    let Ok(stat) = rustix::fs::lstat(FOLDER) else { return false };
-    FileType::from_raw_mode(stat.st_mode).is_dir()
-        && stat.st_uid == rustix::process::geteuid().as_raw()
-        && stat.st_mode & 0o022 == 0
 }
 
 /// The place of a program, by all of its bytes.

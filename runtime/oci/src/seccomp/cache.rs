@@ -7,7 +7,6 @@
 
 use std::io::Read;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -15,6 +14,7 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
 use super::Filter;
+use crate::own_folder;
 use crate::spec::seccomp::Text;
 use sys::seccomp::Instruction;
 
@@ -75,7 +75,7 @@ impl Cache {
 
     /// The filter of a section, if it was compiled before.
     pub fn find(&self, text: &Text) -> Option<Filter> {
-        let folder = self.open()?;
+        let folder = own_folder::open(&self.folder)?;
         let file =
             rustix::fs::openat(&folder, name(text), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let mut bytes = Vec::with_capacity(USUAL_BYTES);
@@ -94,7 +94,7 @@ impl Cache {
     fn write(&self, text: &Text, filter: &Filter) -> std::io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.folder)?;
-        let Some(folder) = self.open() else { return Ok(()) };
+        let Some(folder) = own_folder::open(&self.folder) else { return Ok(()) };
         let (name, temporary) = (name(text), format!("new-{}", std::process::id()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&folder, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
@@ -103,16 +103,6 @@ impl Cache {
             Ok(()) => Ok(rustix::fs::renameat(&folder, &temporary, &folder, &name)?),
             Err(_) => Ok(rustix::fs::unlinkat(&folder, &temporary, rustix::fs::AtFlags::empty())?),
         }
-    }
-
-    /// The folder, if it is the caller's own and nobody else's to write.
-    fn open(&self) -> Option<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&self.folder, flags, Mode::empty()).ok()?;
-        let stat = rustix::fs::fstat(&folder).ok()?;
-        let writers = Mode::WGRP | Mode::WOTH;
-        let is_own = stat.st_uid == rustix::process::geteuid().as_raw();
-        (is_own && !Mode::from_raw_mode(stat.st_mode).intersects(writers)).then_some(folder)
     }
 }
 
