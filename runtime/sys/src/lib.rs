@@ -4,6 +4,8 @@
 //! Must never: hold policy; a caller's mistake must not become undefined behaviour.
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
 pub mod bpf;
+#[cfg(any(test, all(panic = "abort", target_feature = "crt-static")))]
+mod error_text;
 pub mod heap;
 pub mod kernel_file;
 pub mod landlock;
