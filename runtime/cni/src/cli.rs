@@ -57,12 +57,17 @@ pub struct Cli {
 /// Adds the arguments of a command to it.
 type Arguments = fn(clap::Command) -> clap::Command;
 
-/// The commands that are called for each container.
-const HOT: [(&str, Arguments); 4] = [
+/// The commands' arguments by name.
+const VERBS: [(&str, Arguments); 9] = [
     ("attach", Attach::augment_args),
     ("detach", Who::augment_args),
     ("add", Tool::augment_args),
     ("del", Tool::augment_args),
+    ("check", Who::augment_args),
+    ("list", List::augment_args),
+    ("gc", Chosen::augment_args),
+    ("resolver", ResolverArgs::augment_args),
+    ("status", Chosen::augment_args),
 ];
 
 /// Reads the command line.
@@ -71,7 +76,7 @@ const HOT: [(&str, Arguments); 4] = [
 /// clap's, which print themselves; help is one of them.
 pub fn parse(argv: Vec<OsString>) -> Result<Verb, clap::Error> {
     let asks_for_help = argv.iter().any(|word| word == "--help" || word == "-h");
-    let called = HOT.iter().find(|(name, _)| argv.get(1).is_some_and(|word| word == name));
+    let called = VERBS.iter().find(|(name, _)| argv.get(1).is_some_and(|word| word == name));
     let Some((name, arguments)) = called.filter(|_| !asks_for_help) else {
         return Cli::try_parse_from(argv).map(|cli| cli.verb);
     };
@@ -622,6 +627,11 @@ mod tests {
             "attach net -h",
             "attach net --id x --netns /run/netns/x --publish 80:80 --publish 81:81 --alias y --ifname eth1",
             "del net /run/netns/x",
+            "check --id x more",
+            "list -f xml",
+            "gc --id",
+            "resolver --write-only",
+            "status --bogus net",
         ] {
             let argv = || std::iter::once("cni").chain(line.split(' ')).map(OsString::from).collect();
             let whole = Cli::try_parse_from::<Vec<OsString>, _>(argv()).map(|cli| cli.verb);

@@ -19,6 +19,8 @@ const FLOOR: &str = "floor: our kernel, an init that prints one line";
 const DEBIAN: &str = "floor: Debian's cloud kernel, the same init";
 const READY_NAME: &str = "ready";
 const CONTAINER: &str = "first container's first line";
+/// Of the shell in the example bundle; the machine's own shells have another.
+const PROMPT: &str = "/ # ";
 
 /// What is to be at most so many times what.
 pub const TARGETS: [(&str, &str, f64); 3] =
@@ -43,7 +45,6 @@ pub fn run(build: &Build, rounds: u32) -> Result<Run> {
         build,
         acceleration,
         log: build.layout.notes().join("log/bench.log"),
-        share: share(build, &room)?,
     };
     let of = |kernel: &Path| Files {
         iso: files.iso.clone(),
@@ -79,21 +80,10 @@ pub fn run(build: &Build, rounds: u32) -> Result<Run> {
     Ok(Run { kind: "boot".to_owned(), machine: facts, samples, counts: BTreeMap::new() })
 }
 
-/// A folder with a bundle that says one line, from the folder that boot tests share.
-fn share(build: &Build, room: &Path) -> Result<PathBuf> {
-    let template = build.layout.qemu().join("shares/runtime/config.json");
-    let text =
-        std::fs::read_to_string(&template).with_context(|| format!("{}: cannot read", template.display()))?;
-    let share = room.join("share");
-    write_whole(&share.join("config.json"), text.replace("@SCRIPT@", "echo coracle: container").as_bytes())?;
-    Ok(share)
-}
-
 struct Bench<'a> {
     build: &'a Build,
     acceleration: Acceleration,
     log: PathBuf,
-    share: PathBuf,
 }
 
 impl Bench<'_> {
@@ -104,7 +94,7 @@ impl Bench<'_> {
             cpus: 2,
             network: None,
             disks: Vec::new(),
-            share: Some(self.share.clone()),
+            share: None,
             append: append.to_owned(),
         };
         let started = Instant::now();
@@ -129,14 +119,14 @@ impl Bench<'_> {
         Ok(started.elapsed().as_secs_f64())
     }
 
-    /// Seconds until the system is ready, and until a container that is then asked for has said its line.
+    /// Seconds until the system is ready, and until an example of the image's that is then asked for shows its prompt.
     fn container(&self, files: &Files) -> Result<(f64, f64)> {
         let (mut vm, started) = self.boot(files, Boot::Direct, "")?;
         vm.wait_ready()?;
         let ready = started.elapsed().as_secs_f64();
         // The shell asks for nothing; what comes before its prompt waits in the terminal.
-        vm.send(" runc run --bundle /mnt/share first\n")?;
-        vm.expect("coracle: container", Duration::from_secs(60))?;
+        vm.send(" runc run --bundle /containers/shell first\n")?;
+        vm.expect(PROMPT, Duration::from_secs(60))?;
         Ok((ready, started.elapsed().as_secs_f64()))
     }
 

@@ -155,7 +155,11 @@ fn with_help(command: clap::Command) -> clap::Command {
 pub fn parse(argv: Vec<OsString>) -> Result<(Global, Verb), clap::Error> {
     // To make the arguments of all commands takes longer than all the rest of a start.
     let called = verb_of(&argv).and_then(|verb| VERBS.into_iter().find(|(name, ..)| *name == verb));
-    let command = called.map_or_else(command, |verb| with_verb(without_verbs(), verb));
+    let command = match (called, &argv[..]) {
+        (Some(verb), _) => with_verb(without_verbs(), verb),
+        (None, [_, flag]) if flag == "--version" || flag == "-v" => without_verbs(),
+        (None, _) => command(),
+    };
     // Never dropped: to free its many parts one by one is time for nothing.
     let mut command = ManuallyDrop::new(command);
     let words = command.try_get_matches_from_mut(argv)?;
