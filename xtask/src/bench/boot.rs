@@ -41,11 +41,7 @@ pub fn run(build: &Build, rounds: u32) -> Result<Run> {
             None
         }
     };
-    let bench = Bench {
-        build,
-        acceleration,
-        log: build.layout.notes().join("log/bench.log"),
-    };
+    let bench = Bench { build, acceleration, log: build.layout.notes().join("log/bench.log") };
     let of = |kernel: &Path| Files {
         iso: files.iso.clone(),
         kernel: kernel.to_owned(),
