@@ -94,8 +94,8 @@ fn a_build_that_takes_its_circumstances_in_is_told_by_stage_file_and_line() {
         1,
         &[
             "error: two builds made different files; the first stage that differs, from the same inputs: busybox\n",
-            "coracle.iso: /boot/initramfs.cpio.gz: gunzipped: /usr/lib/coracle/rootfs/bin/busybox: line 2",
-            "\n  initramfs.cpio.gz: gunzipped: /usr/lib/coracle/rootfs/bin/busybox: line 2",
+            "coracle.iso: /boot/initramfs.cpio.gz: gunzipped: /usr/lib/coracle/rootfs/bin/sh: line 2",
+            "\n  initramfs.cpio.gz: gunzipped: /usr/lib/coracle/rootfs/bin/sh: line 2",
             "the second build lies in ",
         ],
     );
