@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal};
 
 use crate::context::Build;
 use crate::stamp::remove_tree;
+use crate::vm::READY;
 
-const READY: &[u8] = b"coracle: ready";
 /// Ends what does not end; measures nothing.
 const MACHINE_END: Duration = Duration::from_secs(30);
 
@@ -57,7 +57,7 @@ fn powers_off_without_input(build: &Build) -> Result<()> {
     let output = qemu(build, &[])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     expect("exit status 0", &output, output.status.success())?;
-    let in_order = text.find("coracle: ready").zip(text.find("coracle: shutting down (poweroff)"));
+    let in_order = text.find(READY).zip(text.find("coracle: shutting down (poweroff)"));
     expect("ready, then an orderly end", &output, in_order.is_some_and(|(ready, end)| ready < end))
 }
 
@@ -78,7 +78,7 @@ fn its_end_is_the_machines(build: &Build, signal: Signal) -> Result<()> {
     // With input that does not end the console's words are passed on as they come.
     let mut xtask = command(build, &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut said = BufReader::new(xtask.stdout.take().context("no output")?).split(b'\n');
-    let is_ready = |line: &[u8]| line.windows(READY.len()).any(|words| words == READY);
+    let is_ready = |line: &[u8]| line.windows(READY.len()).any(|words| words == READY.as_bytes());
     if !said.any(|line| line.is_ok_and(|line| is_ready(&line))) {
         bail!("the guest ended before it was ready");
     }
