@@ -591,6 +591,16 @@ fn what_this_kernel_lacks_is_refused_by_its_field() {
 
 #[test]
 #[ignore = "runs in the VM"]
+fn a_stream_that_is_the_null_device_is_the_containers_own() {
+    let container = bundle("null", "sleep 1000", json!({}));
+    container.start();
+    let devices = container.exec("stat -L -c %d /proc/1/fd/0 /proc/1/fd/1 /dev/null");
+    let devices: Vec<&str> = devices.lines().collect();
+    assert!(devices.len() == 3 && devices.iter().all(|device| *device == devices[2]), "{devices:?}");
+}
+
+#[test]
+#[ignore = "runs in the VM"]
 fn features_are_told_and_criu_is_missed() {
     let features: Value = serde_json::from_str(&sh("runc features")).unwrap();
     assert_eq!(
@@ -603,4 +613,8 @@ fn features_are_told_and_criu_is_missed() {
     assert_eq!(said.status, Some(1));
     assert!(said.text.contains("criu was not found in $PATH"), "{}", said.text);
     assert_eq!(container.exec("echo still there"), "still there");
+    let said = sh("cd /tmp/checkpoint; mkdir -p /tmp/image; echo '[]' > /tmp/image/descriptors.json; \
+                   runc restore -d --image-path /tmp/image again 2>&1; runc list -q; ls /sys/fs/cgroup");
+    assert!(said.contains("criu was not found in $PATH"), "{said}");
+    assert!(!said.lines().any(|line| line == "again"), "nothing is left: {said}");
 }

@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod cli;
+pub mod criu;
 pub mod launch;
 mod own_folder;
 pub mod plan;

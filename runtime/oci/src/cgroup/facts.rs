@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::systemd::Manager;
 use crate::report::Error;
 use crate::report::Fails;
+use crate::unsupported;
 
 /// Where systemd and everyone else mounts cgroups.
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -43,10 +44,8 @@ impl Facts {
         } else if is_cgroup2(Path::new(HYBRID_MOUNT)) {
             (HYBRID_MOUNT, true)
         } else {
-            return Err(Error::new(format!(
-                "{MOUNT} is no cgroup v2 mount, and cgroup v1 is not supported: boot with systemd.unified_cgroup_hierarchy=1, \
-                 or mount cgroup2 there"
-            )));
+            let reason = unsupported::error(unsupported::CGROUP_V1);
+            return Err(Error::new(format!("{MOUNT} is no cgroup v2 mount; {reason}")));
         };
         let read = |path: &Path| sys::kernel_file::read(path).step("read", path.display());
         let controllers = read(&Path::new(mount).join("cgroup.controllers"))?;

@@ -14,6 +14,7 @@ use crate::spec::resources::Memory;
 use crate::spec::resources::Network;
 use crate::spec::resources::Resources;
 use crate::spec::resources::ThrottleDevice;
+use crate::unsupported;
 
 /// One write to a file of the cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +121,8 @@ fn invalid(field: &str, message: impl std::fmt::Display) -> Error {
     Error::spec(format!("linux.resources.{field}"), message.to_string())
 }
 
-fn only_v1(field: &str, hint: &str) -> Error {
-    invalid(field, format!("cgroup v2 has no such limit{hint}"))
+fn only_v1(field: &str) -> Error {
+    unsupported::error(&format!("linux.resources.{field}"))
 }
 
 /// `memory.max` and `memory.low`: 0 means "not asked for", -1 no limit.
@@ -136,13 +137,10 @@ fn bytes_or_max(field: &str, value: i64) -> Result<Option<String>, Error> {
 
 fn memory_settings(memory: &Memory, in_force: &InForce, out: &mut Vec<Setting>) -> Result<(), Error> {
     if memory.swappiness.is_some() {
-        return Err(only_v1("memory.swappiness", "; memory.swap.max in `unified` limits swapping"));
+        return Err(only_v1("memory.swappiness"));
     }
     if memory.disable_oom_killer == Some(true) {
-        return Err(only_v1(
-            "memory.disableOOMKiller",
-            "; memory.high in `unified` throttles instead of killing",
-        ));
+        return Err(only_v1("memory.disableOOMKiller"));
     }
     let limit = memory.limit.unwrap_or(0);
     let max = bytes_or_max("memory.limit", limit)?;
@@ -203,10 +201,10 @@ fn swap_for_new_limit(limit: i64, in_force: &InForce) -> Option<String> {
 
 fn cpu_settings(cpu: &Cpu, in_force: &InForce, out: &mut Vec<Setting>) -> Result<(), Error> {
     if cpu.realtime_runtime.is_some_and(|value| value != 0) {
-        return Err(only_v1("cpu.realtimeRuntime", ""));
+        return Err(only_v1("cpu.realtimeRuntime"));
     }
     if cpu.realtime_period.is_some_and(|value| value != 0) {
-        return Err(only_v1("cpu.realtimePeriod", ""));
+        return Err(only_v1("cpu.realtimePeriod"));
     }
     if let Some(idle) = cpu.idle {
         if !(0..=1).contains(&idle) {
@@ -285,7 +283,7 @@ fn check_io_weight(field: &str, weight: u16) -> Result<(), Error> {
 
 fn block_io_settings(block_io: &BlockIo, out: &mut Vec<Setting>) -> Result<(), Error> {
     if block_io.leaf_weight.is_some_and(|weight| weight != 0) {
-        return Err(only_v1("blockIO.leafWeight", ""));
+        return Err(only_v1("blockIO.leafWeight"));
     }
     // The BFQ scheduler has its own file with v1's scale; without BFQ there is the cost model's.
     let weight_setting = |field: &str, prefix: &str, weight: u16| {
@@ -300,7 +298,7 @@ fn block_io_settings(block_io: &BlockIo, out: &mut Vec<Setting>) -> Result<(), E
     for (at, device) in block_io.weight_device.iter().enumerate() {
         let field = format!("blockIO.weightDevice[{at}]");
         if device.leaf_weight.is_some_and(|weight| weight != 0) {
-            return Err(only_v1(&format!("{field}.leafWeight"), ""));
+            return Err(only_v1(&format!("{field}.leafWeight")));
         }
         let prefix = format!("{} ", device_number(&field, device.major, device.minor)?);
         if let Some(weight) = device.weight.filter(|weight| *weight != 0) {
@@ -355,10 +353,10 @@ fn hugepage_settings(field: &str, limit: &HugepageLimit, out: &mut Vec<Setting>)
 
 fn refuse_network(network: &Network) -> Result<(), Error> {
     if network.class_id.is_some_and(|class| class != 0) {
-        return Err(only_v1("network.classID", ""));
+        return Err(only_v1("network.classID"));
     }
     if !network.priorities.is_empty() {
-        return Err(only_v1("network.priorities", ""));
+        return Err(only_v1("network.priorities"));
     }
     Ok(())
 }

@@ -93,26 +93,7 @@ impl Common {
                 self.preserve_fds
             )));
         }
-        let bundle = std::fs::canonicalize(&self.bundle).step("open the bundle", self.bundle.display())?;
-        let mut spec: Spec = spec::load(&bundle.join("config.json"))?;
-        if notify::manager().is_some() {
-            notify::offer(&mut spec, &store.folder(&self.id)?);
-        }
-        let mut facts = Facts::probe()?;
-        if store.systemd {
-            facts.manager = Some(Manager::find(store.rootless)?);
-        }
-        let filters = store.filters();
-        let kept = spec.seccomp().and_then(|text| filters.find(text));
-        let is_new = kept.is_none();
-        let mut plan = Plan::resolve(&spec, &self.id, &bundle, &facts, kept)
-            .map_err(|error| Error::new(format!("config.json: {error}")))?;
-        if let (true, Some(text), Some(filter)) = (is_new, spec.seccomp(), &plan.conditions.seccomp) {
-            filters.keep(text, filter);
-        }
-        plan.process.warn_of_unknown();
-        plan.process.hand_on_sockets(activation::sockets());
-        Ok((plan, spec))
+        plan(store, &self.id, &self.bundle)
     }
 
     fn options(&self, starts_at_once: bool) -> Result<Options, Error> {
@@ -130,6 +111,33 @@ impl Common {
             service_manager: notify::manager(),
         })
     }
+}
+
+/// Reads and checks the configuration of a bundle, with the filter that was compiled before.
+///
+/// # Errors
+/// Whatever is wrong with it, by its field.
+pub fn plan(store: &Store, id: &str, bundle: &Path) -> Result<(Plan, Spec), Error> {
+    let bundle = std::fs::canonicalize(bundle).step("open the bundle", bundle.display())?;
+    let mut spec: Spec = spec::load(&bundle.join("config.json"))?;
+    if notify::manager().is_some() {
+        notify::offer(&mut spec, &store.folder(id)?);
+    }
+    let mut facts = Facts::probe()?;
+    if store.systemd {
+        facts.manager = Some(Manager::find(store.rootless)?);
+    }
+    let filters = store.filters();
+    let kept = spec.seccomp().and_then(|text| filters.find(text));
+    let is_new = kept.is_none();
+    let mut plan = Plan::resolve(&spec, id, &bundle, &facts, kept)
+        .map_err(|error| Error::new(format!("config.json: {error}")))?;
+    if let (true, Some(text), Some(filter)) = (is_new, spec.seccomp(), &plan.conditions.seccomp) {
+        filters.keep(text, filter);
+    }
+    plan.process.warn_of_unknown();
+    plan.process.hand_on_sockets(activation::sockets());
+    Ok((plan, spec))
 }
 
 /// A terminal whose master nobody takes would hang its program.

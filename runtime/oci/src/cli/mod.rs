@@ -80,8 +80,8 @@ pub enum Verb {
     Resume(Id),
     Update(Box<update::Update>),
     Features,
-    Checkpoint(checkpoint::Unread),
-    Restore(checkpoint::Unread),
+    Checkpoint(Box<checkpoint::Checkpoint>),
+    Restore(Box<checkpoint::Restore>),
     Events(events::Events),
 }
 
@@ -104,8 +104,8 @@ const VERBS: [(&str, &str, Arguments); 17] = [
     ("resume", "Let the processes of a paused container go on", arguments::<Id>),
     ("update", "Change limits of a container", arguments::<update::Update>),
     ("features", "Print what this runtime knows, as JSON", with_help),
-    ("checkpoint", "Save a running container: not supported yet", arguments::<checkpoint::Unread>),
-    ("restore", "Bring a saved container back: not supported yet", arguments::<checkpoint::Unread>),
+    ("checkpoint", "Save a running container in images, by criu", arguments::<checkpoint::Checkpoint>),
+    ("restore", "Bring a saved container back, by criu", arguments::<checkpoint::Restore>),
     ("events", "Show what a container uses, and out-of-memory kills", arguments::<events::Events>),
 ];
 
@@ -213,8 +213,8 @@ pub fn run(store: &Store, verb: Verb) -> Result<i32, Error> {
             cgroup_of(&container)?.update(&args.wanted()?, container.unit().as_ref()).map(|()| 0)
         }
         Verb::Features => features::show().map(|()| 0),
-        Verb::Checkpoint(_) => Err(checkpoint::refuse("checkpoint")),
-        Verb::Restore(_) => Err(checkpoint::refuse("restore")),
+        Verb::Checkpoint(args) => args.run(store).map(|()| 0),
+        Verb::Restore(args) => args.run(store),
         Verb::Events(args) => {
             let container = store.open(&args.id)?;
             if container.status() == Status::Stopped {

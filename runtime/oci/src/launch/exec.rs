@@ -26,12 +26,14 @@ use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::seccomp::Filter;
+use crate::spec::linux::NamespaceKind;
 use crate::store::Container;
 use crate::store::Status;
 use crate::topic::conditions;
 use crate::topic::conditions::Conditions;
 use crate::topic::console;
 use crate::topic::labels;
+use crate::topic::namespaces;
 use crate::topic::process::ProcessPlan;
 use crate::topic::rlimits;
 use crate::undo::Undo;
@@ -187,23 +189,23 @@ struct Inherited {
 /// The namespaces that the container does not share with this process, as CLONE_NEW* bits: those to join.
 fn shared_namespaces(pid: i32) -> Result<i32, Error> {
     let kinds = [
-        ("user", libc::CLONE_NEWUSER),
-        ("pid", libc::CLONE_NEWPID),
-        ("mnt", libc::CLONE_NEWNS),
-        ("net", libc::CLONE_NEWNET),
-        ("uts", libc::CLONE_NEWUTS),
-        ("ipc", libc::CLONE_NEWIPC),
-        ("cgroup", libc::CLONE_NEWCGROUP),
-        ("time", libc::CLONE_NEWTIME),
+        NamespaceKind::User,
+        NamespaceKind::Pid,
+        NamespaceKind::Mount,
+        NamespaceKind::Network,
+        NamespaceKind::Uts,
+        NamespaceKind::Ipc,
+        NamespaceKind::Cgroup,
+        NamespaceKind::Time,
     ];
     let mut flags = 0;
-    for (name, flag) in kinds {
+    for kind in kinds {
         let read = |who: &str| {
-            let path = format!("/proc/{who}/ns/{name}");
+            let path = format!("/proc/{who}/ns/{}", namespaces::file_name(kind));
             std::fs::read_link(&path).step("read", path)
         };
         if read("self")? != read(&pid.to_string())? {
-            flags |= flag;
+            flags |= namespaces::flag(kind);
         }
     }
     Ok(flags)
@@ -236,7 +238,7 @@ fn child(
         init::send_master(&terminal, inherited.socket.as_ref(), channel)?;
         terminal.take_over(process.uid)?;
     } else {
-        console::own_streams(process.uid);
+        console::own_streams(process.uid, None);
     }
     process.labels.label_keyring(inherited.proc.as_fd())?;
     init::new_keyring(id)?;

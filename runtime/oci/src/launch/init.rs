@@ -138,7 +138,7 @@ fn steps(
     if let Some(terminal) = terminal {
         hand_over(&terminal, &inherited, channel, &mut plan.process)?;
     } else {
-        console::own_streams(plan.process.uid);
+        console::own_streams(plan.process.uid, plan.devices.is_some().then_some(root.as_fd()));
     }
     if !inherited.no_new_keyring {
         plan.process.labels.label_keyring(inherited.proc.as_fd())?;

@@ -276,8 +276,16 @@ fn make_fifo(path: &Path) -> Result<OwnedFd, Error> {
     rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", path.display())
 }
 
-/// None where the caller may not make one, and nobody has asked for one.
-fn make_cgroup(plan: &Plan, folder: &Path, rootless: bool, undo: &mut Undo) -> Result<Option<Cgroup>, Error> {
+/// The container's cgroup; None where the caller may not make one, and nobody has asked for one.
+///
+/// # Errors
+/// Each names the cgroup.
+pub fn make_cgroup(
+    plan: &Plan,
+    folder: &Path,
+    rootless: bool,
+    undo: &mut Undo,
+) -> Result<Option<Cgroup>, Error> {
     let path = plan.cgroup.path();
     if rootless && !plan.cgroup.can_be_made() {
         return if plan.cgroup.is_optional() {
@@ -308,7 +316,10 @@ fn make_cgroup(plan: &Plan, folder: &Path, rootless: bool, undo: &mut Undo) -> R
 }
 
 /// The container's process, which waits, goes where systemd makes a place for it.
-fn enter_scope(plan: &Plan, pid: Pid, container: &Container, undo: &mut Undo) -> Result<(), Error> {
+///
+/// # Errors
+/// systemd's.
+pub fn enter_scope(plan: &Plan, pid: Pid, container: &Container, undo: &mut Undo) -> Result<(), Error> {
     let Some(scope) = &plan.cgroup.scope else { return Ok(()) };
     let path = plan.cgroup.path();
     // A runtime that is killed meanwhile takes the process with it. So what another container may be in is not noted down as the
@@ -393,7 +404,8 @@ fn write_proc(pid: Pid, file: &str, text: &str) -> Result<(), Error> {
     std::fs::write(&path, text).step("write", path)
 }
 
-fn record(plan: &Plan, spec: Spec, cgroup: Option<&Cgroup>) -> Record {
+/// What is noted down of a container that is being made, but for its process.
+pub fn record(plan: &Plan, spec: Spec, cgroup: Option<&Cgroup>) -> Record {
     let unit = plan.cgroup.scope.as_ref().map(|scope| &scope.unit);
     Record {
         id: plan.id.clone(),

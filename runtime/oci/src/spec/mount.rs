@@ -20,10 +20,10 @@ pub struct Mount {
     /// As in fstab(5), and those of the specification.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
-    /// User ids of an idmapped mount: see `unsupported`.
+    /// User ids of an idmapped mount.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uid_mappings: Vec<IdMapping>,
-    /// Group ids of an idmapped mount: see `unsupported`.
+    /// Group ids of an idmapped mount.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gid_mappings: Vec<IdMapping>,
 }

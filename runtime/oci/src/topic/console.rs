@@ -23,6 +23,7 @@ use rustix::termios::OptionalActions;
 use rustix::termios::OutputModes;
 use rustix::termios::Winsize;
 
+use super::devices;
 use super::inside;
 use super::inside::Make;
 use super::mounts;
@@ -103,13 +104,25 @@ impl Terminal {
 }
 
 /// Gives the standard streams that are not terminals to the container's user, as runc does: so that a program can open
-/// /dev/stdout again after the change of user.
-pub fn own_streams(uid: u32) {
-    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+/// /dev/stdout again after the change of user. One that is the host's null device becomes that of `root`, if it is told:
+/// nothing of the host's /dev stays open inside, and criu could not save it.
+pub fn own_streams(uid: u32, root: Option<BorrowedFd<'_>>) {
+    let mut own_null = None;
+    for (fd, number) in
+        [(rustix::stdio::stdin(), 0), (rustix::stdio::stdout(), 1), (rustix::stdio::stderr(), 2)]
+    {
         let Ok(stat) = rustix::fs::fstat(fd) else { continue };
-        // /dev/null is everybody's; what is not ours to give stays as it is.
-        let null = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3);
-        if !null && stat.st_uid != uid {
+        if devices::is_null(&stat) {
+            // A container without one keeps the host's.
+            own_null = own_null.or_else(|| devices::open_null(root?).ok());
+            let _ = match (&own_null, number) {
+                (Some(null), 0) => rustix::stdio::dup2_stdin(null),
+                (Some(null), 1) => rustix::stdio::dup2_stdout(null),
+                (Some(null), _) => rustix::stdio::dup2_stderr(null),
+                (None, _) => Ok(()),
+            };
+        } else if stat.st_uid != uid {
+            // What is not ours to give stays as it is.
             let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None);
         }
     }

@@ -272,9 +272,31 @@ pub fn verified_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     let fd = inside::open(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)
         .step("open", "/dev/null")?;
     let stat = rustix::fs::statat(fd.as_fd(), c"", AtFlags::EMPTY_PATH).step("look at", "/dev/null")?;
-    let real = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3);
-    if real { Ok(fd) } else { Err(Error::new("/dev/null inside the container is not the null device (1:3)")) }
+    if is_null(&stat) {
+        Ok(fd)
+    } else {
+        Err(Error::new("/dev/null inside the container is not the null device (1:3)"))
+    }
+}
+
+/// Whether it is the null device.
+pub fn is_null(stat: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3)
+}
+
+/// The null device of `root`, to be read and written.
+///
+/// # Errors
+/// ENODEV: it is something else; openat2(2)'s.
+pub fn open_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // Looked at before it is opened for good: to open a device may do something.
+    let found = inside::open(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)?;
+    if !is_null(&rustix::fs::fstat(&found)?) {
+        return Err(Errno::NODEV);
+    }
+    let null = inside::open(root, Path::new("/dev/null"), OFlags::RDWR | OFlags::NOFOLLOW)?;
+    if is_null(&rustix::fs::fstat(&null)?) { Ok(null) } else { Err(Errno::NODEV) }
 }
 
 #[cfg(test)]

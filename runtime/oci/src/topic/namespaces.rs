@@ -33,6 +33,20 @@ pub struct Namespaces {
     pub time_offsets: String,
 }
 
+/// The name of a kind in /proc/PID/ns (namespaces(7)).
+pub fn file_name(kind: NamespaceKind) -> &'static str {
+    match kind {
+        NamespaceKind::User => "user",
+        NamespaceKind::Pid => "pid",
+        NamespaceKind::Mount => "mnt",
+        NamespaceKind::Network => "net",
+        NamespaceKind::Uts => "uts",
+        NamespaceKind::Ipc => "ipc",
+        NamespaceKind::Cgroup => "cgroup",
+        NamespaceKind::Time => "time",
+    }
+}
+
 /// The CLONE_NEW* bit of a kind (clone(2)).
 pub fn flag(kind: NamespaceKind) -> i32 {
     /// linux/sched.h; the libc crate lacks it.
