@@ -72,7 +72,8 @@ fn functions<'a>(symbols: &'a [Symbol], places: &BTreeSet<u64>) -> impl Iterator
 /// The input section of a function, without the hashes of compiler and crates.
 fn pattern(Symbol { name, size, .. }: &Symbol) -> String {
     if name.starts_with("_R") {
-        let name = without_crate_hashes(name);
+        // One that another unit of the compiler calls has that unit's hash behind it.
+        let name = without_crate_hashes(name.split(".llvm.").next().unwrap_or_default());
         // One that is marked as seldom called lies in .text.unlikely. What is behind that many letters tells hardly any two apart, and some names have a thousand letters.
         return format!("*(.text*.{}*)", &name[..name.len().min(NAME_LEN_MAX)]);
     }
@@ -106,6 +107,7 @@ mod tests {
     fn a_pattern_has_no_hash_of_compiler_or_crate() {
         for (name, expected) in [
             ("_RNvMs_NtCsjrHSEGnQ3l9_3std7Context3new", "*(.text*._RNvMs_NtCs*_3std7Context3new*)"),
+            ("_RNvNtCs1_4core3fmt.llvm.123", "*(.text*._RNvNtCs*_4core3fmt*)"),
             ("_RNvCs1_7mycrate7NtCs_ok", "*(.text*._RNvCs*_7mycrate7NtCs_ok*)"),
             ("malloc", "*(.text.malloc)"),
         ] {
