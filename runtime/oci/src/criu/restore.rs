@@ -232,7 +232,14 @@ fn inherited(key: &str, fd: i32) -> Message {
 /// Pipes that the standard streams led to are now this caller's streams.
 fn streams(images: &Path) -> Result<Fields, Error> {
     let path = images.join(DESCRIPTORS);
-    let text = std::fs::read(&path).step("read", path.display())?;
+    let text = std::fs::read(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::new(format!(
+            "no images of a container in {}: {DESCRIPTORS} is missing; `runc checkpoint` writes them, --image-path DIR names \
+             another folder",
+            images.display()
+        )),
+        _ => Error::new(format!("read {}: {error}", path.display())),
+    })?;
     let streams: Vec<String> = spec::parse(&path.display().to_string(), &text)?;
     let pipes = streams.iter().zip(0..).filter(|(target, _)| target.contains("pipe:"));
     Ok(pipes.map(|(target, fd)| (option::INHERIT_FD, inherited(target, fd))).collect())
