@@ -179,11 +179,11 @@ pub struct Restore {
     #[arg(long)]
     no_pivot: bool,
     /// Profile of a security module in the place of the saved one
-    #[arg(long, value_name = "TYPE:NAME", default_value = "")]
-    lsm_profile: String,
+    #[arg(long, value_name = "TYPE:NAME")]
+    lsm_profile: Option<String>,
     /// Mount label in the place of the saved one
-    #[arg(long, value_name = "LABEL", default_value = "")]
-    lsm_mount_context: String,
+    #[arg(long, value_name = "LABEL")]
+    lsm_mount_context: Option<String>,
 }
 
 impl Restore {

@@ -58,9 +58,9 @@ pub struct RestoreOptions {
     /// File that gets the pid.
     pub pid_file: Option<PathBuf>,
     /// A profile of a security module in the place of the saved one, as criu reads it.
-    pub lsm_profile: String,
+    pub lsm_profile: Option<String>,
     /// A mount label in the place of the saved one.
-    pub lsm_mount_context: String,
+    pub lsm_mount_context: Option<String>,
 }
 
 /// Brings the container back.
@@ -121,7 +121,7 @@ pub fn restore(
     for (field, text) in
         [(option::LSM_PROFILE, &own.lsm_profile), (option::LSM_MOUNT_CONTEXT, &own.lsm_mount_context)]
     {
-        if !text.is_empty() {
+        if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
             message.text(field, text);
         }
     }

@@ -217,6 +217,9 @@ impl ProcessPlan {
     /// # Errors
     /// mkdirat(2)'s, openat2(2)'s.
     pub fn make_cwd(&self, root: BorrowedFd<'_>) -> Result<(), Error> {
+        if self.cwd == Path::new("/") {
+            return Ok(());
+        }
         let made = inside::make(root, &self.cwd, Make::Folder, Mode::from_raw_mode(0o755));
         made.map(drop).step("mkdir", self.cwd.display())
     }
