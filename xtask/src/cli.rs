@@ -293,8 +293,9 @@ pub struct ManualArgs {
 /// Options of `order`.
 #[derive(Debug, Args)]
 pub struct OrderArgs {
-    /// Places of the program that ships, as xtask/bench/steps.c writes them; the first file's functions come first
-    #[arg(value_name = "FILE", required = true)]
+    /// Places of the program with symbols, as xtask/bench/steps.c writes them; the first file's functions come first.
+    /// Without any, that program is built and named
+    #[arg(value_name = "FILE")]
     pub places: Vec<PathBuf>,
 }
 
