@@ -70,7 +70,7 @@ pub fn dump(container: &Container, options: &Options, own: &mut DumpOptions) -> 
     if !own.pre_dump {
         write_descriptors(pid, &options.images)?;
     }
-    let done = Peer::start(0, None, &[], || Ok(())).and_then(|peer| {
+    let done = Peer::start(0, None, &[], silence).and_then(|peer| {
         peer.ask(kind, &message, |Notice { script, .. }| {
             if script == "status-ready"
                 && let Some(mut status) = own.status.take()
@@ -81,6 +81,17 @@ pub fn dump(container: &Container, options: &Options, own: &mut DumpOptions) -> 
         })
     });
     done.map(drop).map_err(|error| super::with_log(&error, &folders.log))
+}
+
+/// In criu: all that matters it says in its log and its answers. After a pre-dump it complains that nobody asks for more.
+fn silence() -> Result<(), Error> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let all = null.and_then(|null| {
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)
+    });
+    all.step("open", "/dev/null")
 }
 
 fn check_parent(images: &Path, parent: &Path) -> Result<(), Error> {

@@ -28,7 +28,6 @@ use super::wire::Value;
 use crate::launch::channel;
 use crate::launch::channel::Channel;
 use crate::launch::init;
-use crate::launch::parent;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
@@ -97,7 +96,11 @@ pub struct Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         if !self.has_ended {
-            parent::kill_and_reap(self.pid);
+            // With nobody there any more it takes back what it has done: it thaws a container, or kills what it has restored. Killed
+            // itself, it could not.
+            self.channel.close();
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+            let _ = self.wait();
         }
     }
 }
@@ -194,17 +197,22 @@ impl Peer {
         Ok(answer)
     }
 
+    /// Its exit status; None: a signal has ended it.
+    fn wait(&mut self) -> Result<Option<i32>, Error> {
+        self.has_ended = true;
+        loop {
+            match rustix::process::waitpid(Some(self.pid), WaitOptions::empty()) {
+                Err(rustix::io::Errno::INTR) | Ok(None) => {}
+                Err(errno) => return Err(errno).step("wait for", "criu"),
+                Ok(Some((_, status))) => return Ok(status.exit_status()),
+            }
+        }
+    }
+
     /// A dump that leaves nothing to do ends by itself once the other end is closed.
     fn end(&mut self, kind: Kind) -> Result<(), Error> {
         rustix::net::shutdown(&self.socket, Shutdown::Write).step("talk to", "criu")?;
-        let ended = loop {
-            match rustix::process::waitpid(Some(self.pid), WaitOptions::empty()) {
-                Err(rustix::io::Errno::INTR) | Ok(None) => {}
-                done => break done.step("wait for", "criu")?,
-            }
-        };
-        self.has_ended = true;
-        let status = ended.and_then(|(_, status)| status.exit_status());
+        let status = self.wait()?;
         // After a pre-dump it ends with 1 all the same.
         if status == Some(0) || kind == Kind::PreDump {
             return Ok(());
