@@ -292,6 +292,17 @@ impl Container {
         (!unit.is_empty()).then(|| Unit { name: unit.clone(), is_user: *is_user_unit })
     }
 
+    /// Notes which process is its first; in memory, until `save`.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn note_process(&mut self, pid: Pid) -> Result<(), Error> {
+        self.record.pid = pid.as_raw_nonzero().get();
+        // Without it the container could not be told from whatever has its pid later.
+        self.record.start_time = process_stat(self.record.pid)?.start_time;
+        Ok(())
+    }
+
     /// Notes a new container down, whole or not at all.
     ///
     /// # Errors

@@ -1,13 +1,11 @@
 //! `restore`: a container from its images. In: its plan, the folder of the images. Out: a container that runs, its first
 //! process a child of this one; or nothing at all. Must never: mount anything in the host's mount namespace.
 
-use std::cell::OnceCell;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -26,19 +24,16 @@ use super::peer::Peer;
 use super::wire::Message;
 use crate::launch::parent;
 use crate::launch::parent::Created;
+use crate::launch::parent::StateAtHooks;
 use crate::plan::Plan;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::spec;
 use crate::spec::Spec;
 use crate::spec::linux::NamespaceKind;
-use crate::store;
 use crate::store::Container;
-use crate::store::Status;
 use crate::store::Store;
 use crate::topic::console;
-use crate::topic::hooks;
-use crate::topic::hooks::Environment;
 use crate::topic::inside;
 use crate::topic::inside::Make;
 use crate::topic::mounts;
@@ -80,28 +75,10 @@ pub fn restore(
     }
     let console_socket = own.console_socket.as_deref().map(console::connect).transpose()?;
     let mut undo = Undo::default();
-    // The last thing to be undone, as `delete` has it.
-    let state_at_hooks: Rc<OnceCell<Vec<u8>>> = Rc::default();
-    undo.push({
-        let (hooks, bundle) = (plan.hooks.poststop.clone(), plan.bundle.clone());
-        let state_at_hooks = state_at_hooks.clone();
-        move || {
-            if let Some(state) = state_at_hooks.get() {
-                hooks::poststop(&hooks, state, &bundle);
-            }
-        }
-    });
-    let folder = store.claim(&plan.id)?;
-    undo.push({
-        let folder = folder.clone();
-        move || drop(std::fs::remove_dir_all(folder))
-    });
+    let (folder, state_at_hooks) = parent::claim(store, plan, &mut undo)?;
     let root = folder.join(ROOT);
     std::fs::create_dir(&root).step("make", root.display())?;
-    let cgroup = match &plan.cgroup.scope {
-        None => parent::make_cgroup(plan, &folder, store.rootless, &mut undo)?,
-        Some(_) => None,
-    };
+    let cgroup = parent::make_cgroup(plan, &folder, store.rootless, &mut undo)?;
     let (external, kept) = namespaces_outside(plan)?;
     let (mount_points, streams) = (mount_points(plan)?, streams(&options.images)?);
     let mut container = Container { record: parent::record(plan, spec, cgroup.as_ref()), folder };
@@ -154,20 +131,16 @@ fn hear(
     container: &mut Container,
     master: &mut Option<OwnedFd>,
     undo: &mut Undo,
-    state_at_hooks: &OnceCell<Vec<u8>>,
+    state_at_hooks: &StateAtHooks,
 ) -> Result<(), Error> {
     match (notice.script.as_str(), notice.pid) {
         ("setup-namespaces", Some(pid)) => {
-            note_process(container, pid)?;
-            let _ = state_at_hooks.set(container.hook_state(Status::Stopped));
-            let state = container.hook_state(Status::Creating);
-            hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle, Environment::Caller)?;
-            let hooks = &plan.hooks.create_runtime;
-            hooks::run("createRuntime", hooks, &state, &plan.bundle, Environment::Caller)
+            container.note_process(pid)?;
+            parent::run_early_hooks(plan, container, state_at_hooks)
         }
         ("post-restore", Some(pid)) => {
             undo.push(move || parent::kill_and_reap(pid));
-            note_process(container, pid)?;
+            container.note_process(pid)?;
             container.save()
         }
         ("orphan-pts-master", _) => {
@@ -176,12 +149,6 @@ fn hear(
         }
         _ => Ok(()),
     }
-}
-
-fn note_process(container: &mut Container, pid: Pid) -> Result<(), Error> {
-    container.record.pid = pid.as_raw_nonzero().get();
-    container.record.start_time = store::process_stat(container.record.pid)?.start_time;
-    Ok(())
 }
 
 /// In criu's mount namespace: criu wants the root as a mount of its own. What the host mounts later still arrives.

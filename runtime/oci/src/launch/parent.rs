@@ -114,30 +114,10 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     let console_socket = options.console_socket.as_deref().map(console::connect).transpose()?;
     let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect).transpose()?;
     let mut undo = Undo::default();
-    // The last thing to be undone, as `delete` has it: what createRuntime hooks have made, poststop hooks take back.
-    let state_at_hooks: Rc<OnceCell<Vec<u8>>> = Rc::default();
-    undo.push({
-        let (hooks, bundle) = (plan.hooks.poststop.clone(), plan.bundle.clone());
-        let state_at_hooks = state_at_hooks.clone();
-        move || {
-            if let Some(state) = state_at_hooks.get() {
-                hooks::poststop(&hooks, state, &bundle);
-            }
-        }
-    });
-    let folder = store.claim(&plan.id)?;
-    undo.push({
-        let folder = folder.clone();
-        // Nothing can be done about what can't be removed; `delete --force` tries again.
-        move || drop(std::fs::remove_dir_all(folder))
-    });
+    let (folder, state_at_hooks) = claim(store, plan, &mut undo)?;
     let fifo = if options.starts_at_once { None } else { Some(make_fifo(&folder.join(store::FIFO))?) };
     let notify = offer_notification(&folder, options)?;
-    let cgroup = match &plan.cgroup.scope {
-        None => make_cgroup(plan, &folder, store.rootless, &mut undo)?,
-        // systemd makes none without a process.
-        Some(_) => None,
-    };
+    let cgroup = make_cgroup(plan, &folder, store.rootless, &mut undo)?;
     let namespaces = open_namespaces(plan)?;
     let user = namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, fd)| fd.as_fd());
     let joins_user = user.is_some();
@@ -192,6 +172,50 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     Ok(Created { container, pid, pidfd, master, notify, undo })
 }
 
+/// What poststop hooks are to be told, once other hooks may have run.
+pub type StateAtHooks = Rc<OnceCell<Vec<u8>>>;
+
+/// The state folder of a new container, and what its hooks have made: both are taken back where a later step fails.
+///
+/// # Errors
+/// An id that is none, or in use.
+pub fn claim(store: &Store, plan: &Plan, undo: &mut Undo) -> Result<(PathBuf, StateAtHooks), Error> {
+    // The last thing to be undone, as `delete` has it: what createRuntime hooks have made, poststop hooks take back.
+    let state_at_hooks = StateAtHooks::default();
+    undo.push({
+        let (hooks, bundle) = (plan.hooks.poststop.clone(), plan.bundle.clone());
+        let state_at_hooks = state_at_hooks.clone();
+        move || {
+            if let Some(state) = state_at_hooks.get() {
+                hooks::poststop(&hooks, state, &bundle);
+            }
+        }
+    });
+    let folder = store.claim(&plan.id)?;
+    undo.push({
+        let folder = folder.clone();
+        // Nothing can be done about what can't be removed; `delete --force` tries again.
+        move || drop(std::fs::remove_dir_all(folder))
+    });
+    Ok((folder, state_at_hooks))
+}
+
+/// Runs the hooks for which the namespaces have to be there, and the program not yet.
+///
+/// # Errors
+/// The first hook that fails.
+pub fn run_early_hooks(
+    plan: &Plan,
+    container: &Container,
+    state_at_hooks: &StateAtHooks,
+) -> Result<(), Error> {
+    let _ = state_at_hooks.set(container.hook_state(Status::Stopped));
+    let state = container.hook_state(Status::Creating);
+    hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle, Environment::Caller)?;
+    let hooks = &plan.hooks.create_runtime;
+    hooks::run("createRuntime", hooks, &state, &plan.bundle, Environment::Caller)
+}
+
 /// The container's process, as `serve` needs it.
 struct Child<'a> {
     pid: Pid,
@@ -199,14 +223,13 @@ struct Child<'a> {
     opener: Option<Opener>,
 }
 
-/// Answers the child until it is ready, and gives its terminal's master if it sent one. `state_at_hooks` gets what
-/// poststop hooks are to be told, from the moment on at which other hooks may have run.
+/// Answers the child until it is ready, and gives its terminal's master if it sent one.
 fn serve(
     plan: &Plan,
     container: &mut Container,
     child: Child<'_>,
     channel: &mut Channel,
-    state_at_hooks: &OnceCell<Vec<u8>>,
+    state_at_hooks: &StateAtHooks,
 ) -> Result<Option<OwnedFd>, Error> {
     let Child { pid, pidfd, mut opener } = child;
     let (mut master, mut helper) = (None, None);
@@ -219,20 +242,14 @@ fn serve(
                 if let Some(value) = plan.process.oom_score_adj {
                     write_proc(pid, "oom_score_adj", &value.to_string())?;
                 }
-                container.record.pid = pid.as_raw_nonzero().get();
-                // Without it the container could not be told from whatever has its pid later.
-                container.record.start_time = store::process_stat(container.record.pid)?.start_time;
+                container.note_process(pid)?;
                 helper = opener.take().map(|opener| opener.start(plan, pid)).transpose()?;
             }
             Some(Message::NamespacesReady) => {
                 drop(helper.take());
                 net_devices::apply(&plan.net_devices, pid)?;
                 container.save()?;
-                let _ = state_at_hooks.set(container.hook_state(Status::Stopped));
-                let state = container.hook_state(Status::Creating);
-                hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle, Environment::Caller)?;
-                let hooks = &plan.hooks.create_runtime;
-                hooks::run("createRuntime", hooks, &state, &plan.bundle, Environment::Caller)?;
+                run_early_hooks(plan, container, state_at_hooks)?;
             }
             Some(Message::Terminal) => {
                 master = Some(console::receive_fd(&channel.0)?);
@@ -276,7 +293,8 @@ fn make_fifo(path: &Path) -> Result<OwnedFd, Error> {
     rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step("open", path.display())
 }
 
-/// The container's cgroup; None where the caller may not make one, and nobody has asked for one.
+/// The container's cgroup; None where the caller may not make one, and nobody has asked for one. Nor does systemd make one
+/// without a process: `enter_scope`.
 ///
 /// # Errors
 /// Each names the cgroup.
@@ -286,6 +304,9 @@ pub fn make_cgroup(
     rootless: bool,
     undo: &mut Undo,
 ) -> Result<Option<Cgroup>, Error> {
+    if plan.cgroup.scope.is_some() {
+        return Ok(None);
+    }
     let path = plan.cgroup.path();
     if rootless && !plan.cgroup.can_be_made() {
         return if plan.cgroup.is_optional() {
