@@ -134,7 +134,7 @@ impl Checkpoint {
             page_server: self.page_server.as_deref().map(page_server).transpose()?,
             status: self.status_fd.filter(|fd| *fd >= 0).map(status_file).transpose()?,
         };
-        dump::dump(&container, &options, &mut own).map_err(|error| failed("checkpoint", &error))?;
+        dump::dump(&container, &options, &mut own).map_err(|error| create::failed("checkpoint", &error))?;
         if self.leave_running || self.pre_dump { Ok(()) } else { delete::destroy(&container) }
     }
 }
@@ -197,22 +197,16 @@ impl Restore {
         let options = self.common.options()?;
         let (plan, spec) = create::plan(store, &self.id, &self.bundle)?;
         create::check_terminal(plan.process.terminal, self.detach, self.console_socket.as_deref())?;
-        let absolute = |path: &Option<PathBuf>| {
-            path.as_deref().map(std::path::absolute).transpose().step("find", "the working directory")
-        };
         let own = RestoreOptions {
-            console_socket: absolute(&self.console_socket)?,
-            pid_file: absolute(&self.pid_file)?,
+            console_socket: create::absolute(&self.console_socket)?,
+            pid_file: create::absolute(&self.pid_file)?,
             lsm_profile: self.lsm_profile.clone(),
             lsm_mount_context: self.lsm_mount_context.clone(),
         };
-        let signals = if self.detach { None } else { Some(relay::signals()?) };
-        if !self.detach && !self.no_subreaper {
-            sys::process::set_child_subreaper(true).step("become", "a subreaper")?;
-        }
+        let signals = create::stay(self.detach, self.no_subreaper)?;
         let restored = restore::restore(store, &plan, spec, &options, &own);
         let Created { container, pid, pidfd, master, undo, .. } =
-            restored.map_err(|error| failed("restore", &error))?;
+            restored.map_err(|error| create::failed("restore", &error))?;
         undo.keep();
         let Some(signals) = signals else { return Ok(0) };
         let status = relay::run(pid, &pidfd, &signals, master.as_ref(), None);
@@ -227,10 +221,6 @@ fn warn_of_rootless(verb: &str, store: &Store) {
             "runc {verb}: criu wants root; what becomes of a rootless container is untested"
         ));
     }
-}
-
-fn failed(verb: &str, error: &Error) -> Error {
-    Error::new(format!("runc {verb} failed: {error}"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -97,9 +98,6 @@ impl Common {
     }
 
     fn options(&self, starts_at_once: bool) -> Result<Options, Error> {
-        let absolute = |path: &Option<PathBuf>| {
-            path.as_deref().map(std::path::absolute).transpose().step("find", "the working directory")
-        };
         Ok(Options {
             console_socket: absolute(&self.console_socket)?,
             pidfd_socket: absolute(&self.pidfd_socket)?,
@@ -140,6 +138,14 @@ pub fn plan(store: &Store, id: &str, bundle: &Path) -> Result<(Plan, Spec), Erro
     Ok((plan, spec))
 }
 
+/// A path of the command line, from the root on.
+///
+/// # Errors
+/// getcwd(3)'s.
+pub fn absolute(path: &Option<PathBuf>) -> Result<Option<PathBuf>, Error> {
+    path.as_deref().map(std::path::absolute).transpose().step("find", "the working directory")
+}
+
 /// A terminal whose master nobody takes would hang its program.
 ///
 /// # Errors
@@ -155,6 +161,21 @@ pub fn check_terminal(terminal: bool, detached: bool, socket: Option<&Path>) -> 
         }
         _ => Ok(()),
     }
+}
+
+/// In the foreground: takes the caller's signals, and the container's orphans. None: this process does not stay.
+///
+/// # Errors
+/// signalfd(2)'s.
+pub fn stay(detach: bool, no_subreaper: bool) -> Result<Option<OwnedFd>, Error> {
+    if detach {
+        return Ok(None);
+    }
+    let signals = relay::signals()?;
+    if !no_subreaper {
+        sys::process::set_child_subreaper(true).step("become", "a subreaper")?;
+    }
+    Ok(Some(signals))
 }
 
 impl Create {
@@ -181,10 +202,7 @@ impl Run {
         store.folder(&self.common.id)?;
         let (mut plan, spec) = self.common.plan(store)?;
         check_terminal(plan.process.terminal, self.detach, self.common.console_socket.as_deref())?;
-        let signals = if self.detach { None } else { Some(relay::signals()?) };
-        if !self.detach && !self.no_subreaper {
-            sys::process::set_child_subreaper(true).step("become", "a subreaper")?;
-        }
+        let signals = stay(self.detach, self.no_subreaper)?;
         let created = parent::create(store, &mut plan, spec, &self.common.options(true)?);
         let Created { container, pid, pidfd, master, notify, undo } =
             created.map_err(|error| failed("run", &error))?;
@@ -210,7 +228,7 @@ fn await_readiness(notify: Option<notify::Socket>, pid: Pid, pidfd: BorrowedFd<'
 }
 
 /// In runc's words: its callers look for them.
-fn failed(verb: &str, error: &Error) -> Error {
+pub fn failed(verb: &str, error: &Error) -> Error {
     Error::new(format!("runc {verb} failed: {error}"))
 }
 
