@@ -19,6 +19,7 @@ pub mod systemd;
 pub use events::Event;
 pub use events::Watch;
 pub use facts::Facts;
+pub use facts::own_path;
 pub use fs::Cgroup;
 pub use fs::destroy;
 pub use fs::not_added;

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -166,9 +165,7 @@ fn external_mounts(container: &Container, pid: Pid) -> Result<Vec<Message>, Erro
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno).step("open in the container", path.display()),
         Ok(found) => {
-            let link = format!("/proc/self/fd/{}", found.as_raw_fd());
-            let place = std::fs::read_link(&link).step("read", link)?;
-            Ok(Some((place, inside::is_folder(&found).step("look at", path.display())?)))
+            Ok(Some((super::path_of(&found)?, inside::is_folder(&found).step("look at", path.display())?)))
         }
     };
     let namespaces = namespaces::plan(&record.spec)?;

@@ -187,6 +187,12 @@ fn both(options: &Options, folders: &Folders, log: &str, spec: &Spec) -> Message
     message
 }
 
+/// Where an open file lies, without links (proc_pid_fd(5)).
+fn path_of(fd: &OwnedFd) -> Result<PathBuf, Error> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    std::fs::read_link(&link).step("read", link)
+}
+
 /// Two strings: `ext_mount_map`, `cgroup_root`, `join_namespace`.
 fn pair(one: impl AsRef<[u8]>, other: impl AsRef<[u8]>) -> Message {
     let mut message = Message::default();

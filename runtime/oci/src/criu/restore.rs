@@ -22,6 +22,7 @@ use super::peer::Kind;
 use super::peer::Notice;
 use super::peer::Peer;
 use super::wire::Message;
+use crate::cgroup::own_path;
 use crate::launch::parent;
 use crate::launch::parent::Created;
 use crate::launch::parent::StateAtHooks;
@@ -280,11 +281,7 @@ fn real_place(places: &[Place], mount: &mounts::MountPlan, what: Make) -> Result
     let mode = Mode::from_raw_mode(if what == Make::Folder { 0o755 } else { 0o644 });
     let made =
         inside::make(folder.as_fd(), rest, what, mode).step("make the mount point of", mount.name())?;
-    let path_of = |fd: &OwnedFd| {
-        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        std::fs::read_link(&link).step("read", link)
-    };
-    let (made, folder) = (path_of(&made)?, path_of(folder)?);
+    let (made, folder) = (super::path_of(&made)?, super::path_of(folder)?);
     Ok(place.real.join(made.strip_prefix(&folder).unwrap_or(rest)))
 }
 
@@ -292,8 +289,7 @@ fn real_place(places: &[Place], mount: &mounts::MountPlan, what: Make) -> Result
 fn cgroup_of(pid: Pid) -> Result<String, Error> {
     let path = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
     let text = sys::kernel_file::read(&path).step("read", &path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("0::"));
-    line.map(str::to_string).ok_or_else(|| Error::new(format!("{path}: no line of cgroup v2")))
+    own_path(&text).map(str::to_string).ok_or_else(|| Error::new(format!("{path}: no line of cgroup v2")))
 }
 
 #[cfg(test)]

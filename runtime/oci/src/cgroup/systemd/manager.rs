@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::bus::Bus;
-use crate::cgroup::facts::own_path;
+use crate::cgroup::own_path;
 use crate::report::Error;
 use crate::report::Fails;
 
