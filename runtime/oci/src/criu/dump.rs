@@ -25,7 +25,9 @@ use super::wire::Message;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::spec;
+use crate::spec::linux::NamespaceKind;
 use crate::store::Container;
+use crate::topic::devices;
 use crate::topic::inside;
 use crate::topic::mounts;
 use crate::topic::namespaces;
@@ -58,7 +60,7 @@ pub struct DumpOptions {
 pub fn dump(container: &Container, options: &Options, own: &mut DumpOptions) -> Result<(), Error> {
     let gone = || Error::new("Container cannot be checkpointed in stopped state");
     let pid = container.process().ok_or_else(gone)?;
-    super::make_folder(&options.images)?;
+    super::make_images_folder(&options.images, &container.record.spec)?;
     options.work.as_deref().map_or(Ok(()), super::make_folder)?;
     if let Some(parent) = &own.parent {
         check_parent(&options.images, parent)?;
@@ -152,8 +154,8 @@ fn message(
     Ok(message)
 }
 
-/// What was mounted from outside is not saved, but named: each bind mount by its place inside, and all masks alike by the
-/// null device.
+/// What was mounted from outside is not saved, but named: each bind mount, and each device of a user namespace, by its place
+/// inside, and all masks alike by the null device.
 fn external_mounts(container: &Container, pid: Pid) -> Result<Vec<Message>, Error> {
     let record = &container.record;
     let root_path = format!("/proc/{}/root", pid.as_raw_nonzero());
@@ -177,6 +179,15 @@ fn external_mounts(container: &Container, pid: Pid) -> Result<Vec<Message>, Erro
         {
             let place = place.into_os_string();
             external.push(pair(place.as_encoded_bytes(), place.as_encoded_bytes()));
+        }
+    }
+    if namespaces.is_own(NamespaceKind::User) {
+        let devices = record.spec.linux.as_ref().map(|linux| &linux.devices[..]).unwrap_or_default();
+        for node in devices::plan(devices)? {
+            if let Some((place, _)) = place_of(node.path())? {
+                let place = place.into_os_string();
+                external.push(pair(place.as_encoded_bytes(), place.as_encoded_bytes()));
+            }
         }
     }
     let masked = record.spec.linux.as_ref().map(|linux| &linux.masked_paths[..]).unwrap_or_default();

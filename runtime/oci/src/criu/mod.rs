@@ -22,6 +22,7 @@ use rustix::process::Pid;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::spec::Spec;
+use crate::spec::linux::IdMapping;
 use crate::topic::inside;
 use wire::Message;
 
@@ -156,6 +157,45 @@ fn make_folder(path: &Path) -> Result<(), Error> {
     std::fs::DirBuilder::new().mode(0o700).recursive(true).create(path).step("make", path.display())
 }
 
+/// The folder that images go to. In a user namespace the container's root is who opens them at `restore`: its group may search a
+/// folder that is made here; criu lets everybody read the files themselves.
+fn make_images_folder(path: &Path, spec: &Spec) -> Result<(), Error> {
+    let was_there = path.is_dir();
+    make_folder(path)?;
+    let Some((_, gid)) = root_outside(spec).filter(|_| !was_there) else { return Ok(()) };
+    rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(gid)))
+        .and_then(|()| rustix::fs::chmod(path, Mode::from_raw_mode(0o710)))
+        .step("let the container's root into", path.display())
+}
+
+/// That who opens the images at `restore` can: see `make_images_folder`. A folder that is not there is told of where it is read.
+fn check_images_folder(path: &Path, spec: &Spec) -> Result<(), Error> {
+    let Some((uid, gid)) = root_outside(spec) else { return Ok(()) };
+    let Ok(stat) = rustix::fs::stat(path) else { return Ok(()) };
+    let may_search = if stat.st_uid == uid {
+        stat.st_mode & 0o100
+    } else if stat.st_gid == gid {
+        stat.st_mode & 0o010
+    } else {
+        stat.st_mode & 0o001
+    };
+    if may_search != 0 {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "{}: the container's root, on this host user {uid} of group {gid}, opens the images and may not search the folder: \
+         chgrp {gid} and chmod g+x let it",
+        path.display()
+    )))
+}
+
+/// User and group of the container's root on the host, where it is another's.
+fn root_outside(spec: &Spec) -> Option<(u32, u32)> {
+    let linux = spec.linux.as_ref()?;
+    let user = IdMapping::outside(&linux.uid_mappings, 0);
+    user.zip(IdMapping::outside(&linux.gid_mappings, 0)).filter(|ids| *ids != (0, 0))
+}
+
 /// `criu_opts` with what holds for both. Of the network nothing is saved but the container's sockets: whoever has set it up
 /// does so again; so runc has it.
 fn both(options: &Options, folders: &Folders, log: &str, spec: &Spec) -> Message {
@@ -231,6 +271,25 @@ fn with_log(error: &Error, log: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_root_of_a_user_namespace_may_search_the_images() {
+        let folder = std::env::temp_dir().join(format!("coracle-criu-images-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut spec = crate::cli::spec::default_spec();
+        let closed = || rustix::fs::chmod(&folder, Mode::from_raw_mode(0o700)).unwrap();
+        closed();
+        check_images_folder(&folder, &spec).unwrap();
+        let linux = spec.linux.get_or_insert_default();
+        linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: 4_000_000, size: 10 }];
+        linux.gid_mappings = vec![IdMapping { container_id: 0, host_id: 4_000_001, size: 10 }];
+        let refused = check_images_folder(&folder, &spec).unwrap_err().to_string();
+        assert!(refused.contains("user 4000000 of group 4000001"), "{refused}");
+        rustix::fs::chmod(&folder, Mode::from_raw_mode(0o701)).unwrap();
+        check_images_folder(&folder, &spec).unwrap();
+        check_images_folder(&folder.join("missing"), &spec).unwrap();
+        std::fs::remove_dir(&folder).unwrap();
+    }
 
     #[test]
     fn the_log_tells_what_went_wrong() {

@@ -71,6 +71,7 @@ pub fn restore(
     own: &RestoreOptions,
 ) -> Result<Created, Error> {
     sys::process::close_on_exec_from(3).step("close", "file descriptors")?;
+    super::check_images_folder(&options.images, &spec)?;
     if let Some(work) = &options.work {
         super::make_folder(work)?;
     }
@@ -249,7 +250,8 @@ fn mount_points(plan: &Plan) -> Result<Fields, Error> {
             Some((_, opened)) => inside::is_folder(opened).step("look at the source of", mount.name())?,
             None => true,
         };
-        let real = real_place(&places, mount, if is_folder { Make::Folder } else { Make::File })?;
+        let what = if is_folder { Make::Folder } else { Make::File };
+        let real = real_place(&places, &mount.destination, what, mount.name())?;
         if let Some((source, _)) = &source {
             // criu can't take a path that ends in a dot.
             let source: PathBuf = source.components().collect();
@@ -259,28 +261,34 @@ fn mount_points(plan: &Plan) -> Result<Fields, Error> {
         let folder = source.map(|(_, opened)| opened);
         places.push(Place { destination: mount.destination.clone(), real, folder });
     }
+    // A user namespace has the host's devices, bound.
+    for node in plan.devices.iter().flatten().filter(|_| plan.namespaces.is_own(NamespaceKind::User)) {
+        let real = real_place(&places, node.path(), Make::File, &node.path().display().to_string())?;
+        let (real, source) =
+            (real.as_os_str().as_encoded_bytes(), node.path().as_os_str().as_encoded_bytes());
+        fields.push((option::EXT_MNT, pair(real, source)));
+    }
     if !plan.masked_paths.is_empty() {
         fields.push((option::EXT_MNT, pair("/dev/null", "/dev/null")));
     }
     Ok(fields)
 }
 
-/// Where a mount lies without links, made if it is missing.
-fn real_place(places: &[Place], mount: &mounts::MountPlan, what: Make) -> Result<PathBuf, Error> {
+/// Where a mount lies without links, made if it is missing. Errors call it `name`.
+fn real_place(places: &[Place], destination: &Path, what: Make, name: &str) -> Result<PathBuf, Error> {
     // The last one that covers it: the root covers all.
     let Some((place, rest)) = places
         .iter()
         .rev()
-        .find_map(|place| Some((place, mount.destination.strip_prefix(&place.destination).ok()?)))
+        .find_map(|place| Some((place, destination.strip_prefix(&place.destination).ok()?)))
     else {
-        return Ok(mount.destination.clone());
+        return Ok(destination.to_path_buf());
     };
     let Some(folder) = place.folder.as_ref().filter(|_| !rest.as_os_str().is_empty()) else {
         return Ok(inside::plain(&place.real.join(rest)));
     };
     let mode = Mode::from_raw_mode(if what == Make::Folder { 0o755 } else { 0o644 });
-    let made =
-        inside::make(folder.as_fd(), rest, what, mode).step("make the mount point of", mount.name())?;
+    let made = inside::make(folder.as_fd(), rest, what, mode).step("make the mount point of", name)?;
     let (made, folder) = (super::path_of(&made)?, super::path_of(folder)?);
     Ok(place.real.join(made.strip_prefix(&folder).unwrap_or(rest)))
 }
@@ -298,6 +306,8 @@ mod tests {
     use crate::cgroup::Facts;
     use crate::cli::spec::default_spec;
     use crate::spec::Mount;
+    use crate::spec::linux::IdMapping;
+    use crate::spec::linux::Namespace;
 
     #[test]
     fn mount_points_are_made_in_the_sources_and_named_without_links() {
@@ -333,6 +343,14 @@ mod tests {
         .to_vec();
         assert_eq!(fields.into_iter().map(|(_, message)| message).collect::<Vec<_>>(), expected);
         assert!(bundle.join("one/in/it").is_dir() && !bundle.join("rootfs/dev/x").exists());
+        // In a user namespace the devices are the host's.
+        let linux = spec.linux.get_or_insert_default();
+        linux.namespaces.push(Namespace { kind: NamespaceKind::User, path: String::new() });
+        linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: 1000, size: 1 }];
+        linux.gid_mappings = linux.uid_mappings.clone();
+        let plan = Plan::resolve(&spec, "box", &bundle, &facts, None).unwrap();
+        let fields = mount_points(&plan).unwrap();
+        assert!(fields.contains(&(option::EXT_MNT, pair("/dev/full", "/dev/full"))), "{fields:?}");
         std::fs::remove_dir_all(bundle).unwrap();
     }
 

@@ -37,6 +37,13 @@ pub struct Node {
     gid: u32,
 }
 
+impl Node {
+    /// Where it is inside.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 const DEV: &str = "/dev";
 
 /// Default Devices of config-linux.md: name, major, minor.
@@ -91,7 +98,11 @@ pub fn plan(devices: &[Device]) -> Result<Vec<Node>, Error> {
             gid: device.gid.unwrap_or(0),
         };
         nodes.retain(|other| other.path != node.path);
-        nodes.push(node);
+        // The container's multiplexer is that of its own devpts, whatever asks for the host's (config-linux.md, "Default
+        // Devices"): a link.
+        if node.path != Path::new(DEV).join("ptmx") {
+            nodes.push(node);
+        }
     }
     Ok(nodes)
 }
@@ -298,6 +309,15 @@ pub fn open_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_multiplexer_is_the_containers_own() {
+        let device = |path: &str| -> Device {
+            serde_json::from_str(&format!(r#"{{"path":"{path}","type":"c","major":5,"minor":2}}"#)).unwrap()
+        };
+        assert_eq!(plan(&[device("/dev/ptmx"), device("/dev/../dev/ptmx")]).unwrap().len(), DEFAULTS.len());
+        assert_eq!(plan(&[device("/dev/other")]).unwrap().len(), DEFAULTS.len() + 1);
+    }
 
     #[test]
     fn ids_are_mapped_line_by_line() {
