@@ -166,7 +166,7 @@ impl Drop for Box {
 fn create(name: &str, resources: &str) -> Result<Cgroup, Error> {
     let resources: Resources = serde_json::from_str(resources).unwrap();
     let path = format!("/limits-test/{name}");
-    CgroupPlan::resolve(Some(&path), name, Some(&resources), &Facts::probe()?)?.create()
+    CgroupPlan::resolve(Some(&path), name, Some(&resources), &Facts::probe()?)?.create(false)
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -10,6 +10,7 @@ use super::report::Error;
 use super::seccomp::Filter;
 use super::spec::Hooks;
 use super::spec::Spec;
+use super::spec::linux::IdMapping;
 use super::spec::linux::NamespaceKind;
 use super::topic::conditions;
 use super::topic::conditions::Conditions;
@@ -134,6 +135,7 @@ impl Plan {
         let cgroups_path = Some(linux.cgroups_path.as_str()).filter(|path| !path.is_empty());
         let mut cgroup = CgroupPlan::resolve(cgroups_path, id, linux.resources.as_ref(), facts)?
             .with_default_devices(&devices::default_rules())?;
+        cgroup.owner = cgroup_owner(&namespaces, &mounts_plan, &linux.uid_mappings, process.user.uid);
         if let Some(scope) = &mut cgroup.scope {
             scope.annotate(&spec.annotations)?;
         }
@@ -162,6 +164,21 @@ impl Plan {
     }
 }
 
+/// Who owns the container's cgroup on the host: the user of its process, where it has a cgroup namespace and a cgroup file system
+/// to write to (config-linux.md, "Cgroup ownership").
+fn cgroup_owner(
+    namespaces: &Namespaces,
+    mounts: &[MountPlan],
+    uid_mappings: &[IdMapping],
+    uid: u32,
+) -> Option<u32> {
+    let is_writable = |mount: &MountPlan| mount.kind == mounts::Kind::Cgroup && mount.is_writable();
+    if !namespaces.is_new(NamespaceKind::Cgroup) || !mounts.iter().any(is_writable) {
+        return None;
+    }
+    if namespaces.is_own(NamespaceKind::User) { IdMapping::outside(uid_mappings, uid) } else { Some(uid) }
+}
+
 /// Versions 1.x are all understood; unknown properties are ignored, as the specification says.
 fn check_version(version: &str) -> Result<(), Error> {
     let mut numbers = version.split(['.', '-', '+']);
@@ -177,6 +194,7 @@ fn check_version(version: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::cli::spec::default_spec;
+    use crate::spec::linux::Namespace;
 
     fn facts() -> Facts {
         Facts {
@@ -239,5 +257,30 @@ mod tests {
             spec.mounts[1].options = Vec::new();
         });
         assert_eq!(plan.unwrap().devices, None);
+    }
+
+    #[test]
+    fn a_cgroup_to_write_to_belongs_to_the_process_user() {
+        let owner = |is_writable: bool, has_namespace: bool, is_mapped: bool, uid: u32| {
+            let plan = resolve(|spec| {
+                let mount = spec.mounts.iter_mut().find(|mount| mount.kind == "cgroup").unwrap();
+                mount.options.retain(|option| option != "ro" || !is_writable);
+                spec.process.as_mut().unwrap().user.uid = uid;
+                let linux = spec.linux.as_mut().unwrap();
+                linux.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Cgroup || has_namespace);
+                if is_mapped {
+                    linux.namespaces.push(Namespace { kind: NamespaceKind::User, path: String::new() });
+                    linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: 100_000, size: 10 }];
+                    linux.gid_mappings = linux.uid_mappings.clone();
+                }
+            });
+            plan.unwrap().cgroup.owner
+        };
+        assert_eq!(owner(true, true, true, 0), Some(100_000));
+        assert_eq!(owner(true, true, true, 9), Some(100_009));
+        assert_eq!(owner(true, true, true, 10), None);
+        assert_eq!(owner(true, true, false, 5), Some(5));
+        assert_eq!(owner(false, true, true, 0), None);
+        assert_eq!(owner(true, false, true, 0), None);
     }
 }

@@ -29,12 +29,13 @@ use crate::report::Error;
 
 impl CgroupPlan {
     /// Makes the directory and those above it, enables controllers on the way, writes all limits and attaches the
-    /// device filter. What was made is removed again when a step fails.
+    /// device filter. What was made is removed again when a step fails. Without privileges (`rootless`) there may be no filter:
+    /// who can't load one makes no device nodes either; runc has it so.
     ///
     /// # Errors
     /// The first step that failed, with the field that asked for it; a cgroup that is there already and has
     /// processes or is frozen.
-    pub fn create(&self) -> Result<Cgroup, Error> {
+    pub fn create(&self, rootless: bool) -> Result<Cgroup, Error> {
         let mut made = Made(Vec::new());
         let cgroup = self.make_directories(&mut made)?;
         let is_new = made.0.last().is_some_and(|path| *path == cgroup.path);
@@ -45,9 +46,19 @@ impl CgroupPlan {
         for setting in &self.settings {
             cgroup.apply(setting)?;
         }
-        cgroup.attach_devices(&self.devices, is_new)?;
+        self.filter_devices(&cgroup, is_new, rootless)?;
+        self.hand_over(&cgroup)?;
         made.0.clear();
         Ok(cgroup)
+    }
+
+    /// For a cgroup that is systemd's to make: that it is not there, or has no process and is not frozen. systemd would put the
+    /// process into it all the same.
+    ///
+    /// # Errors
+    /// What it is.
+    pub fn check_unused(&self) -> Result<(), Error> {
+        Cgroup::open(&self.path())?.map_or(Ok(()), |cgroup| cgroup.check_unused())
     }
 
     /// Has systemd make `scope` with `pid` in it, and does in its directory what is systemd's not to do: limits that it does
@@ -73,9 +84,23 @@ impl CgroupPlan {
         for setting in &self.settings {
             cgroup.apply(setting)?;
         }
-        match cgroup.attach_devices(&self.devices, true) {
-            // Who has no privileges can't load a filter, and makes no device nodes either; runc has it so.
-            Err(error) if scope.unit.is_user => report::debug(&error.to_string()),
+        self.filter_devices(&cgroup, true, scope.unit.is_user)?;
+        self.hand_over(&cgroup)
+    }
+
+    fn filter_devices(&self, cgroup: &Cgroup, is_new: bool, rootless: bool) -> Result<(), Error> {
+        match cgroup.attach_devices(&self.devices, is_new) {
+            Err(error) if rootless => report::debug(&error.to_string()),
+            done => done?,
+        }
+        Ok(())
+    }
+
+    /// To whom the plan says. Who has no privileges can't, but for what is his already; runc has it so too.
+    fn hand_over(&self, cgroup: &Cgroup) -> Result<(), Error> {
+        let Some(owner) = self.owner else { return Ok(()) };
+        match cgroup.delegate(rustix::fs::Uid::from_raw(owner)) {
+            Err(error) if !rustix::process::geteuid().is_root() => report::debug(&error.to_string()),
             done => done?,
         }
         Ok(())

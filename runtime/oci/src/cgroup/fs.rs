@@ -255,11 +255,13 @@ impl Cgroup {
     /// A value that is wrong, a limit below what is in use with `checkBeforeUpdate`, a write that fails: then what was
     /// written before it stays.
     pub fn update(&self, resources: &Resources, unit: Option<&Unit>) -> Result<(), Error> {
-        let settings = limits::settings(resources, &self.in_force()?)?;
+        let mut settings = limits::settings(resources, &self.in_force()?)?;
         self.check_usage(resources)?;
         if let Some(unit) = unit {
             let text = |file: &str| self.read(file).unwrap_or_default();
-            unit.set(&systemd::of_settings(&settings, Known::of(&text("cpu.max"), &text("cpu.idle"))))?;
+            let known = Known::of(&text("cpu.max"), &text("cpu.idle"));
+            systemd::as_kept(&mut settings, known);
+            unit.set(&systemd::of_settings(&settings, known))?;
         }
         for setting in &settings {
             self.apply(setting)?;

@@ -11,6 +11,8 @@ use super::facts::Facts;
 use super::limits;
 use super::limits::InForce;
 use super::limits::Setting;
+use super::systemd;
+use super::systemd::Known;
 use super::systemd::Scope;
 use crate::report::Error;
 use crate::spec::resources::DeviceRule;
@@ -29,6 +31,8 @@ pub struct CgroupPlan {
     pub devices: Vec<devices::Rule>,
     /// Whether config.json names no path.
     is_unnamed: bool,
+    /// Who owns it; none: who makes it.
+    pub owner: Option<u32>,
     /// What systemd is asked for; none: the runtime makes the directory.
     pub scope: Option<Scope>,
 }
@@ -58,12 +62,16 @@ impl CgroupPlan {
             settings: Vec::new(),
             devices: Vec::new(),
             is_unnamed: named.is_empty(),
+            owner: None,
             scope,
         };
         if let Some(resources) = resources {
             plan.settings = limits::settings(resources, &InForce::default())?;
             plan.devices = devices::resolve("linux.resources.devices", &resources.devices)?;
             check_controllers(&plan.settings, facts)?;
+        }
+        if plan.scope.is_some() {
+            systemd::as_kept(&mut plan.settings, Known::default());
         }
         check_device_count(&plan.devices)?;
         Ok(plan)

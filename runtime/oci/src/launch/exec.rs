@@ -22,6 +22,7 @@ use super::parent;
 use super::usher;
 use crate::cgroup::Cgroup;
 use crate::cgroup::not_added;
+use crate::cgroup::systemd::Unit;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
@@ -96,7 +97,7 @@ pub fn start(
     process.schedule.enter_initial()?;
     process.schedule.report();
     report::debug("nsexec container setup");
-    let side = clone_into(cgroup, init)?;
+    let (side, way_in) = clone_into(cgroup, init, container.unit())?;
     let (mut pid, mut pidfd) = match side {
         Side::Child => {
             drop(channel);
@@ -124,6 +125,9 @@ pub fn start(
     loop {
         match channel.hear()? {
             Some(Message::Born) => {
+                if let Some((unit, below)) = &way_in {
+                    unit.take_in(pid, below)?;
+                }
                 rlimits::raise(&process.rlimits, pid)?;
                 process.schedule.settle_affinity(pid)?;
                 channel.go_on()?;
@@ -158,14 +162,17 @@ pub enum Place {
     Named(Cgroup),
 }
 
-fn clone_into(place: &Place, init: Pid) -> Result<Side, Error> {
+/// A process in its place, or one that systemd has to move into a unit, to a path below that one's cgroup: from a session of his
+/// a user may not do so himself.
+fn clone_into(place: &Place, init: Pid, unit: Option<Unit>) -> Result<(Side, Option<(Unit, String)>), Error> {
     let clone = |cgroup: &Cgroup| sys::process::clone3(0, Some(cgroup.dir_fd().as_fd()));
     let refused = |cgroup: &Cgroup, errno| match errno {
         Errno::BUSY => not_added(cgroup.path(), errno),
         errno => Error::new(format!("start the process: {}", report::errno_text(errno))),
     };
-    match place {
-        Place::Caller => sys::process::clone3(0, None).step("start", "the process"),
+    let elsewhere = || sys::process::clone3(0, None).step("start", "the process");
+    let side = match place {
+        Place::Caller => elsewhere(),
         Place::Named(cgroup) => clone(cgroup).map_err(|errno| refused(cgroup, errno)),
         Place::Container(cgroup) => match clone(cgroup) {
             // The container has made cgroups below its own and moved into one: then processes may be only there.
@@ -173,9 +180,16 @@ fn clone_into(place: &Place, init: Pid) -> Result<Side, Error> {
                 let own = Cgroup::of_process(init)?;
                 clone(&own).map_err(|errno| refused(&own, errno))
             }
+            Err(Errno::ACCESS | Errno::PERM) if unit.is_some() => {
+                let own = Cgroup::of_process(init)?;
+                let below = own.path().strip_prefix(cgroup.path()).unwrap_or(Path::new(""));
+                let below = format!("/{}", below.display());
+                return Ok((elsewhere()?, unit.map(|unit| (unit, below))));
+            }
             done => done.map_err(|errno| refused(cgroup, errno)),
         },
-    }
+    };
+    Ok((side?, None))
 }
 
 struct Inherited {

@@ -20,7 +20,6 @@ use rustix::io::Errno;
 use super::channel::Channel;
 use super::channel::Message;
 use super::finish;
-use super::parent;
 use super::usher;
 use crate::plan::Plan;
 use crate::report;
@@ -66,9 +65,15 @@ pub struct Inherited {
     pub no_new_keyring: bool,
 }
 
-/// Runs as the child: to the program's start, or to `Failed` and exit.
-pub fn run(plan: &mut Plan, container: &Container, inherited: Inherited, mut channel: Channel) -> ! {
-    let error = match steps(plan, container, inherited, &mut channel) {
+/// Runs as the child: to the program's start, or to `Failed` and exit. `makes_time`: the time namespace is still to be made.
+pub fn run(
+    plan: &mut Plan,
+    container: &Container,
+    inherited: Inherited,
+    makes_time: bool,
+    mut channel: Channel,
+) -> ! {
+    let error = match steps(plan, container, inherited, makes_time, &mut channel) {
         Err(error) => error,
         Ok(never) => match never {},
     };
@@ -87,16 +92,23 @@ fn steps(
     plan: &mut Plan,
     container: &Container,
     mut inherited: Inherited,
+    makes_time: bool,
     channel: &mut Channel,
 ) -> Result<std::convert::Infallible, Error> {
     // Until the container is created it must not outlive the runtime.
     sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
     sys::signal::reset();
     report::debug("child process in init()");
-    if plan.namespaces.joined(NamespaceKind::User).is_some() {
-        usher::pass_on(plan, &inherited, channel, parent::new_namespaces(plan))?;
+    let joins_user = plan.namespaces.joined(NamespaceKind::User).is_some();
+    if joins_user {
+        usher::pass_on(plan, &inherited, channel, makes_time)?;
+    } else if makes_time {
+        usher::make_time(plan, channel)?;
+    }
+    if joins_user || makes_time {
         sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
-    } else {
+    }
+    if !joins_user {
         join(plan, &inherited)?;
     }
     rustix::process::setsid().step("start", "a session")?;

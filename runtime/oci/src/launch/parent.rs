@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::process::Signal;
 
@@ -135,25 +136,32 @@ pub fn create(store: &Store, plan: &mut Plan, spec: Spec, options: &Options) -> 
     };
     let mut container = Container { record: record(plan, spec, cgroup.as_ref()), folder };
     let (mut channel, child_channel) = Channel::pair()?;
-    let own_namespaces = enter_for_children(plan, &inherited)?;
-    let flags = if joins_user { 0 } else { new_namespaces(plan) };
+    let ForChildren { own, leaves_time } = enter_for_children(plan, &inherited)?;
+    let needs_usher = joins_user || leaves_time;
+    let flags = if joins_user {
+        0
+    } else if leaves_time {
+        namespaces::flag(NamespaceKind::User).unsigned_abs().into()
+    } else {
+        new_namespaces(plan)
+    };
     report::debug("nsexec container setup");
     let side = sys::process::clone3(flags, cgroup.as_ref().map(|cgroup| cgroup.dir_fd().as_fd()));
     let (mut pid, mut pidfd) = match side.step("start", "the container's process")? {
         Side::Child => {
             undo.disown();
             drop((channel, opener));
-            init::run(plan, &container, inherited, child_channel)
+            init::run(plan, &container, inherited, leaves_time, child_channel)
         }
         Side::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop((child_channel, inherited));
-    if joins_user {
+    if needs_usher {
         (pid, pidfd) = usher::receive(pid, &mut channel)?;
         channel.go_on()?;
     }
     undo.push(move || kill_and_reap(pid));
-    leave_for_children(own_namespaces)?;
+    leave_for_children(own)?;
     enter_scope(plan, pid, &container, &mut undo)?;
     if let (Some(group), Some(root)) = (&plan.intel_rdt, resctrl) {
         group.enter(&root, pid, &mut undo)?;
@@ -305,6 +313,7 @@ pub fn make_cgroup(
     undo: &mut Undo,
 ) -> Result<Option<Cgroup>, Error> {
     if plan.cgroup.scope.is_some() {
+        plan.cgroup.check_unused()?;
         return Ok(None);
     }
     let path = plan.cgroup.path();
@@ -325,7 +334,7 @@ pub fn make_cgroup(
     if !was_there {
         store::note_cgroup(folder, &path)?;
     }
-    let cgroup = plan.cgroup.create()?;
+    let cgroup = plan.cgroup.create(rootless)?;
     undo.push({
         let path = path.clone();
         move || drop(cgroup::destroy(&path, None))
@@ -375,33 +384,48 @@ pub fn new_namespaces(plan: &Plan) -> u64 {
     kinds.fold(0, |flags, kind| flags | u64::from(namespaces::flag(*kind).unsigned_abs()))
 }
 
+/// What this process has entered for its children.
+struct ForChildren {
+    /// The ways back.
+    own: Vec<(NamespaceKind, OwnedFd)>,
+    /// Whether the usher has to make the time namespace.
+    leaves_time: bool,
+}
+
 /// Pid and time namespaces of the next child: this process enters them, and gives the way back. That is held open before:
-/// to join a time namespace changes this process's own too (timens_install in kernel/time/namespace.c).
-fn enter_for_children(plan: &Plan, inherited: &Inherited) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
+/// to join a time namespace changes this process's own too (timens_install in kernel/time/namespace.c). One that a caller
+/// without privileges may join or make as root of the container's user namespace only is left to the usher.
+fn enter_for_children(plan: &Plan, inherited: &Inherited) -> Result<ForChildren, Error> {
     let mut own = Vec::new();
-    for (kind, path) in
-        [(NamespaceKind::Pid, "/proc/self/ns/pid"), (NamespaceKind::Time, "/proc/self/ns/time")]
-    {
-        let joined = plan.namespaces.join.iter().any(|(joined, _)| *joined == kind);
-        if joined || kind == NamespaceKind::Time && plan.namespaces.is_new(kind) {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            own.push((kind, rustix::fs::open(path, flags, Mode::empty()).step("open", path)?));
-        }
-    }
+    let open_own = |kind: NamespaceKind| {
+        let path = format!("/proc/self/ns/{}", namespaces::file_name(kind));
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open", path)
+    };
     for (kind, fd) in &inherited.namespaces {
         if matches!(kind, NamespaceKind::Pid | NamespaceKind::Time) {
-            sys::process::setns(fd.as_fd(), namespaces::flag(*kind))
-                .step("join", format!("the {kind:?} namespace"))?;
+            let way_back = open_own(*kind)?;
+            match sys::process::setns(fd.as_fd(), namespaces::flag(*kind)) {
+                Err(Errno::PERM) if plan.namespaces.joined(NamespaceKind::User).is_some() => {}
+                done => {
+                    done.step("join", format!("the {kind:?} namespace"))?;
+                    own.push((*kind, way_back));
+                }
+            }
         }
     }
+    let mut leaves_time = false;
     if plan.namespaces.is_new(NamespaceKind::Time) {
-        sys::process::unshare(namespaces::flag(NamespaceKind::Time)).step("make", "a time namespace")?;
-        if !plan.namespaces.time_offsets.is_empty() {
-            let path = "/proc/self/timens_offsets";
-            std::fs::write(path, &plan.namespaces.time_offsets).step("write", path)?;
+        let way_back = open_own(NamespaceKind::Time)?;
+        match sys::process::unshare(namespaces::flag(NamespaceKind::Time)) {
+            Err(Errno::PERM) if plan.namespaces.is_own(NamespaceKind::User) => leaves_time = true,
+            done => {
+                done.step("make", "a time namespace")?;
+                own.push((NamespaceKind::Time, way_back));
+                plan.namespaces.write_time_offsets()?;
+            }
         }
     }
-    Ok(own)
+    Ok(ForChildren { own, leaves_time })
 }
 
 /// Hooks that this process runs belong to its own namespaces again, and times that it reads are its own.

@@ -1,7 +1,8 @@
 //! Joining an existing user namespace takes two processes: the container's other namespaces have to belong to it, so they
-//! can't be made before it is joined, and a new pid namespace is for children only. In: a process that the runtime made
-//! without namespaces, the usher. Out: the container's first process, a child of the runtime too, and the usher's end.
-//! Must never: outlive the making of the container's process.
+//! can't be made before it is joined, and a new pid namespace is for children only. So is a time namespace, which a user may
+//! make in his new user namespace only. In: a process that the runtime made without namespaces, or with the user's alone: the
+//! usher. Out: the container's first process, a child of the runtime too, and the usher's end. Must never: outlive the making
+//! of the container's process.
 
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
@@ -25,17 +26,21 @@ use crate::topic::console;
 use crate::topic::namespaces;
 use sys::process::Side;
 
-/// The usher's side: joins, makes the container's process with the namespaces `flags`, tells the runtime, and ends.
-/// Returns only in the new process.
+/// The usher's side: joins, makes the container's process with its new namespaces, a time namespace among them if
+/// `makes_time`, tells the runtime, and ends. Returns only in the new process.
 ///
 /// # Errors
 /// Each names the namespace.
-pub fn pass_on(plan: &Plan, inherited: &Inherited, channel: &mut Channel, flags: u64) -> Result<(), Error> {
+pub fn pass_on(
+    plan: &Plan,
+    inherited: &Inherited,
+    channel: &mut Channel,
+    makes_time: bool,
+) -> Result<(), Error> {
     // Some may belong to the runtime's user namespace and can be joined only before, some only after.
     let mut left = Vec::new();
     for (kind, fd) in &inherited.namespaces {
-        // The runtime has joined these for its children.
-        if matches!(kind, NamespaceKind::Pid | NamespaceKind::Time | NamespaceKind::User) {
+        if *kind == NamespaceKind::User {
             continue;
         }
         match sys::process::setns(fd.as_fd(), namespaces::flag(*kind)) {
@@ -50,7 +55,25 @@ pub fn pass_on(plan: &Plan, inherited: &Inherited, channel: &mut Channel, flags:
     }
     check_maps(plan, inherited)?;
     init::become_root()?;
-    hand_over(channel, flags)
+    if makes_time {
+        new_time(plan)?;
+    }
+    hand_over(channel, parent::new_namespaces(plan))
+}
+
+/// For a caller without privileges, who may make a time namespace in the container's new user namespace only; this process is in
+/// that one. Returns only in the new process.
+///
+/// # Errors
+/// Each names the namespace.
+pub fn make_time(plan: &Plan, channel: &mut Channel) -> Result<(), Error> {
+    new_time(plan)?;
+    hand_over(channel, parent::new_namespaces(plan) & !u64::from(libc::CLONE_NEWUSER.unsigned_abs()))
+}
+
+fn new_time(plan: &Plan) -> Result<(), Error> {
+    sys::process::unshare(namespaces::flag(NamespaceKind::Time)).step("make", "a time namespace")?;
+    plan.namespaces.write_time_offsets()
 }
 
 /// For an exec whose caller has no privileges: he may join the container's pid namespace as root of its user namespace

@@ -375,6 +375,11 @@ impl MountPlan {
         .step(MOUNTING, &self.name)
     }
 
+    /// Whether it is mounted to be written to.
+    pub fn is_writable(&self) -> bool {
+        (self.asked.set | self.recursive.set) & RDONLY == 0
+    }
+
     /// How messages name it.
     pub fn name(&self) -> &str {
         &self.name

@@ -5,6 +5,8 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
 
 use rustix::process::Pid;
 
@@ -129,6 +131,18 @@ pub fn plan(spec: &Spec) -> Result<Namespaces, Error> {
 }
 
 impl Namespaces {
+    /// Sets the clocks of the new time namespace, which the caller has made and nobody has entered.
+    ///
+    /// # Errors
+    /// write(2)'s: ERANGE for a clock before the host's beginning.
+    pub fn write_time_offsets(&self) -> Result<(), Error> {
+        if self.time_offsets.is_empty() {
+            return Ok(());
+        }
+        let path = "/proc/self/timens_offsets";
+        std::fs::write(path, &self.time_offsets).step("write", path)
+    }
+
     /// Whether there is a new one of `kind`.
     pub fn is_new(&self, kind: NamespaceKind) -> bool {
         self.new.contains(&kind)
@@ -145,21 +159,60 @@ impl Namespaces {
     }
 }
 
-/// Gives the user namespace of `pid` its maps.
+/// Gives the user namespace of `pid` its maps: by itself, or, for what a user may not map himself, by newuidmap(1) and
+/// newgidmap(1), which look into subuid(5) and subgid(5).
 ///
 /// # Errors
-/// write(2)'s: EPERM for ids that the caller may not map.
+/// write(2)'s: EPERM for ids that the caller may not map. What the programs say.
 pub fn write_maps(pid: Pid, uid_map: &str, gid_map: &str) -> Result<(), Error> {
-    let write = |file: &str, text: &str| {
-        let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
-        std::fs::write(&path, text).step("write", path)
-    };
-    // An unprivileged writer of gid_map has to give setgroups up first (user_namespaces(7)).
-    if !rustix::process::geteuid().is_root() {
-        write("setgroups", "deny")?;
+    write_map(pid, "uid_map", uid_map, "newuidmap")?;
+    // An unprivileged writer of gid_map has to give setgroups up first (user_namespaces(7)). newgidmap needs not, where
+    // subgid(5) gives the group to the user.
+    if !rustix::process::geteuid().is_root() && is_alone(gid_map, rustix::process::getegid().as_raw()) {
+        write_file(pid, "setgroups", "deny").step("write", path_of(pid, "setgroups"))?;
     }
-    write("uid_map", uid_map)?;
-    write("gid_map", gid_map)
+    write_map(pid, "gid_map", gid_map, "newgidmap")
+}
+
+/// Whether a map has one line, for `id` alone.
+fn is_alone(map: &str, id: u32) -> bool {
+    let mut words = map.split_whitespace().skip(1);
+    words.next().is_some_and(|outside| outside.parse() == Ok(id))
+        && words.next() == Some("1")
+        && words.next().is_none()
+}
+
+fn write_map(pid: Pid, file: &str, map: &str, program: &str) -> Result<(), Error> {
+    match write_file(pid, file, map) {
+        Err(error)
+            if error.kind() == std::io::ErrorKind::PermissionDenied
+                && !rustix::process::geteuid().is_root() => {}
+        done => return done.step("write", path_of(pid, file)),
+    }
+    let mut command = Command::new(program);
+    command.arg(pid.as_raw_nonzero().to_string()).args(map.split_whitespace());
+    let field = if file == "uid_map" { "linux.uidMappings" } else { "linux.gidMappings" };
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(Error::spec(field, format!("{program} refused it: {}", said.trim())))
+        }
+        Err(error) => Err(Error::spec(
+            field,
+            format!(
+                "a user may map no other ids without the program {program} (Debian's package uidmap): {error}"
+            ),
+        )),
+    }
+}
+
+fn write_file(pid: Pid, file: &str, text: &str) -> std::io::Result<()> {
+    std::fs::write(path_of(pid, file), text)
+}
+
+fn path_of(pid: Pid, file: &str) -> String {
+    format!("/proc/{}/{file}", pid.as_raw_nonzero())
 }
 
 /// The text of a uid_map or gid_map.
@@ -169,4 +222,17 @@ pub fn map_text(mappings: &[IdMapping]) -> String {
         let _ = writeln!(text, "{} {} {}", mapping.container_id, mapping.host_id, mapping.size);
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_of_one_id_is_told_from_others() {
+        assert!(is_alone("0 1000 1\n", 1000));
+        for map in ["0 1000 2\n", "0 1001 1\n", "0 1000 1\n1 100000 65536\n", ""] {
+            assert!(!is_alone(map, 1000), "{map}");
+        }
+    }
 }

@@ -17,4 +17,5 @@ pub use property::Known;
 pub use property::Property;
 pub use unit::Unit;
 
+pub(super) use property::as_kept;
 pub(super) use property::of_settings;

@@ -94,8 +94,6 @@ impl Scope {
             ("Description", Value::string(&self.description)),
             ("Slice", Value::string(&self.slice)),
             ("PIDs", Value::Only(pid)),
-            // One that has failed goes too, as soon as its last process has ended.
-            ("CollectMode", Value::string("inactive-or-failed")),
             ("DefaultDependencies", Value::bool(false)),
             ("Delegate", on.clone()),
             ("CPUAccounting", on.clone()),

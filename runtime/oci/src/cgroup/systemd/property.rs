@@ -92,6 +92,31 @@ pub fn of_settings(settings: &[Setting], known: Known) -> Vec<Property> {
     all
 }
 
+/// Makes `cpu.max` what systemd keeps and writes itself at its next `daemon-reload`: until then the file would have another quota.
+/// And a period in force is said again: with a quota alone systemd writes its own.
+pub fn as_kept(settings: &mut [Setting], known: Known) {
+    for setting in settings.iter_mut().filter(|setting| setting.file == "cpu.max") {
+        let (quota, period) = setting.value.trim().split_once(' ').unwrap_or((setting.value.trim(), ""));
+        let period_us = match period.trim() {
+            "" => known.period_us,
+            // What is no period the write refuses.
+            text => match text.parse() {
+                Ok(0) | Err(_) => continue,
+                Ok(period_us) => period_us,
+            },
+        };
+        let quota = match quota.parse() {
+            Ok(number) => match per_second(number, period_us) {
+                INFINITY => continue,
+                kept => (u128::from(kept) * u128::from(period_us) / 1_000_000).to_string(),
+            },
+            Err(_) => quota.to_string(),
+        };
+        let is_default = period.is_empty() && period_us == PERIOD_US;
+        setting.value = if is_default { quota } else { format!("{quota} {period_us}") };
+    }
+}
+
 /// Files with one number.
 fn name(file: &str) -> Option<&'static str> {
     Some(match file {
@@ -212,6 +237,34 @@ mod tests {
         assert_eq!(quota, [("CPUQuotaPerSecUSec".to_string(), Value::u64(1_000_000))]);
         assert_eq!(of(r#"{"cpu":{"idle":0}}"#, known), [("CPUWeight".to_string(), Value::u64(INFINITY))]);
         assert_eq!(per_second(u64::MAX - 1, 1), INFINITY);
+    }
+
+    #[test]
+    fn cpu_max_is_what_systemd_keeps() {
+        let (fresh, known) = (Known::default(), Known::of("max 900000", ""));
+        for (value, known, kept) in [
+            ("500000 900000", fresh, "504000 900000"),
+            ("50000 100000", fresh, "50000 100000"),
+            ("33333", fresh, "34000"),
+            ("max 900000", fresh, "max 900000"),
+            ("max", fresh, "max"),
+            ("max", known, "max 900000"),
+            ("600000", known, "603000 900000"),
+            ("5000 many", fresh, "5000 many"),
+            ("many 5000", fresh, "many 5000"),
+        ] {
+            let mut settings = [Setting {
+                field: String::new(),
+                file: "cpu.max".to_string(),
+                value: value.to_string(),
+                absent: Absent::Error,
+            }];
+            as_kept(&mut settings, known);
+            assert_eq!(settings[0].value, kept);
+            // And stays so.
+            as_kept(&mut settings, known);
+            assert_eq!(settings[0].value, kept);
+        }
     }
 
     #[test]

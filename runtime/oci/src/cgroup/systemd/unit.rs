@@ -87,6 +87,18 @@ impl Unit {
         set.map(drop).map_err(|failure| failure.on("set properties of", &self.name))
     }
 
+    /// Moves a process in, into the cgroup `below` the unit's own, `/` or an absolute path from there. For what this caller may not:
+    /// a user's systemd asks the system's, which lets him move his processes out of his sessions.
+    ///
+    /// # Errors
+    /// systemd refuses, or does not answer.
+    pub fn take_in(&self, pid: Pid, below: &str) -> Result<(), Error> {
+        let mut body = self.arguments(below);
+        body.array(b'u', |pids| pids.number(b'u', pid.as_raw_nonzero().get().unsigned_abs().into()));
+        let moved = Bus::connect(self.is_user)?.call("AttachProcessesToUnit", "ssau", body);
+        moved.map(drop).map_err(|failure| failure.on("move the process into", &self.name))
+    }
+
     /// Stops it and has it forgotten. What keeps systemd from that is noted in the log: a unit without processes goes by
     /// itself, and where systemd is gone there are no units.
     pub fn stop(&self) {
