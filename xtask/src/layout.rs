@@ -52,6 +52,10 @@ impl Layout {
     pub fn qemu(&self) -> PathBuf {
         self.root.join("qemu")
     }
+    /// Folders that machines are given.
+    pub fn shares(&self) -> PathBuf {
+        self.qemu().join("shares")
+    }
     /// Pins of the upstream suites, what references gave, and known failures.
     pub fn conformance(&self) -> PathBuf {
         self.root.join("xtask/conformance")

@@ -83,7 +83,7 @@ impl Bench<'_> {
     }
 
     fn share(&self, name: &str) -> PathBuf {
-        self.build.layout.qemu().join("shares").join(name)
+        self.build.layout.shares().join(name)
     }
 
     fn make_disk(&self, disk: &DiskImage, path: &Path) -> Result<()> {

@@ -11,19 +11,15 @@ use anyhow::{Result, bail};
 use super::suites::{Root, Suites};
 use super::tap::{self, Verdict};
 use super::{guest, root};
+use crate::artifact::Artifact;
 use crate::boot_test::{Finding, Report};
 use crate::cli::CallersArgs;
 use crate::context::Build;
 use crate::stage::rootfs::Contents;
-use crate::vm::Vm;
+use crate::vm::{Profile, Vm};
 
 /// How long one script may take: its daemons start in software emulation.
 const DEADLINE: Duration = Duration::from_secs(900);
-
-/// The image's kernel and initramfs, but instead of the image's own /init a script of the share, which makes the disk the
-/// root and its systemd PID 1.
-const HAND_OVER: &str = "rdinit=/bin/busybox -- sh -c \"mount -t proc proc /proc; mkdir -p /mnt/share; \
-    mount -t 9p -o trans=virtio,version=9p2000.L share /mnt/share; exec sh /mnt/share/hand-over /dev/vda\"";
 
 /// A program that calls the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,6 +32,8 @@ pub enum Caller {
     Containerd,
     /// The runtime itself, podman and docker with systemd's cgroup driver, where systemd is PID 1.
     Systemd,
+    /// The runtime itself with criu, beyond what podman asks for.
+    Criu,
     /// podman with its CNI backend: an older one, from another release.
     PodmanCni,
     /// containerd's `ctr run --cni`.
@@ -43,8 +41,15 @@ pub enum Caller {
 }
 
 impl Caller {
-    const ALL: [Self; 6] =
-        [Self::Podman, Self::Docker, Self::Containerd, Self::Systemd, Self::PodmanCni, Self::ContainerdCni];
+    const ALL: [Self; 7] = [
+        Self::Podman,
+        Self::Docker,
+        Self::Containerd,
+        Self::Systemd,
+        Self::Criu,
+        Self::PodmanCni,
+        Self::ContainerdCni,
+    ];
 
     /// Its name, and that of its script.
     fn name(self) -> &'static str {
@@ -53,6 +58,7 @@ impl Caller {
             Self::Docker => "docker",
             Self::Containerd => "containerd",
             Self::Systemd => "systemd",
+            Self::Criu => "criu",
             Self::PodmanCni => "podman-cni",
             Self::ContainerdCni => "containerd-cni",
         }
@@ -66,11 +72,18 @@ impl Caller {
         }
     }
 
-    /// What the kernel is told besides, and the command that runs the script.
-    fn way_in(self) -> (&'static str, String) {
+    /// The machine that its script runs in, and the command that runs it.
+    fn way_in(self, build: &Build, disk: &Artifact) -> (Profile, String) {
+        let shares = build.layout.shares();
         match self {
-            Self::Systemd => (HAND_OVER, "bash /run/callers/systemd".to_owned()),
-            other => ("", format!("unshare -m sh /mnt/share/enter /dev/vda {}", other.name())),
+            Self::Systemd => (
+                Profile { append: guest::hand_over("callers"), ..guest::profile(disk, shares) },
+                "bash /run/callers/systemd".to_owned(),
+            ),
+            other => (
+                guest::profile(disk, shares.join("callers")),
+                format!("unshare -m sh /mnt/share/enter /dev/vda {}", other.name()),
+            ),
         }
     }
 }
@@ -89,9 +102,7 @@ pub fn run(build: &Build, args: &CallersArgs) -> Result<ExitCode> {
         build.ui.say("caller", name);
         let started = Instant::now();
         let log = build.layout.notes().join(format!("conformance/{name}.log"));
-        let (append, command) = caller.way_in();
-        let mut profile = guest::profile(&disk, build.layout.qemu().join("shares/callers"));
-        append.clone_into(&mut profile.append);
+        let (profile, command) = caller.way_in(build, &disk);
         let checked =
             Vm::boot(build, &profile, &files, acceleration, &log).and_then(|vm| check(vm, &command));
         let duration = started.elapsed();

@@ -2,7 +2,8 @@
 //! of a suite said. Must never: run anything but the program that the image holds as `ours`.
 //!
 //! The image boots as it ships; `qemu/shares/conformance/enter` then makes the disk the root of the shell's mount
-//! namespace, on the image's own cgroups, proc and devices.
+//! namespace, on the image's own cgroups, proc and devices. For suites that want systemd, its kernel and initramfs boot into
+//! the disk by `qemu/shares/hand-over`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,7 +42,7 @@ impl Runtime {
     /// The one that a suite belongs to.
     pub fn of(suite: Suite) -> Self {
         match suite {
-            Suite::Runc => Self::Runc,
+            Suite::Runc | Suite::RuncRootless | Suite::RuncSystemd | Suite::RuncSystemdRootless => Self::Runc,
             Suite::Crun => Self::Crun,
             Suite::CniPlugins => Self::CniPlugins,
         }
@@ -66,6 +67,42 @@ impl Runtime {
             Self::CniPlugins => "/suites/cni-plugins/reference/portmap",
         }
     }
+}
+
+/// What is PID 1 while a suite runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// The image's own init; the disk is entered.
+    Image,
+    /// The disk's systemd, under the image's kernel.
+    Systemd,
+}
+
+impl Machine {
+    /// The one that a suite wants.
+    pub fn of(suite: Suite) -> Self {
+        match suite {
+            Suite::RuncSystemd | Suite::RuncSystemdRootless => Self::Systemd,
+            Suite::Runc | Suite::RuncRootless | Suite::Crun | Suite::CniPlugins => Self::Image,
+        }
+    }
+
+    /// Its name, as that of a log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Systemd => "systemd",
+        }
+    }
+}
+
+/// Kernel parameters for the image's kernel and initramfs, by which not the image's own /init is started but `hand-over` of the
+/// share, which makes the disk the root and its systemd PID 1. `room` is the share's folder that the disk gets as /run/`room`.
+pub fn hand_over(room: &str) -> String {
+    format!(
+        "rdinit=/bin/busybox -- sh -c \"mount -t proc proc /proc; mkdir -p /mnt/share; \
+         mount -t 9p -o trans=virtio,version=9p2000.L share /mnt/share; exec sh /mnt/share/hand-over /dev/vda {room}\""
+    )
 }
 
 /// A file of a suite, with how many cases it holds: what it costs.
@@ -118,11 +155,31 @@ impl Guest {
         share: PathBuf,
         log: &Path,
     ) -> Result<Self> {
-        let profile = profile(disk, share);
-        let mut vm = Vm::boot(build, &profile, files, acceleration, log)?;
+        let mut vm = Vm::boot(build, &profile(disk, share), files, acceleration, log)?;
         vm.wait_ready()?;
         vm.send("exec unshare -m sh /mnt/share/enter /dev/vda\n")?;
         vm.expect("entered the suites", GRACE).context("the disk with the suites could not be entered")?;
+        Self::checked(vm)
+    }
+
+    /// Boots the image's kernel into the disk's systemd. `shares` holds `hand-over`, and the folder `conformance`, which is at
+    /// /run/conformance in the guest.
+    pub fn boot_systemd(
+        build: &Build,
+        files: &Files,
+        disk: &Artifact,
+        acceleration: Acceleration,
+        shares: PathBuf,
+        log: &Path,
+    ) -> Result<Self> {
+        let profile = Profile { append: hand_over("conformance"), ..profile(disk, shares) };
+        let mut vm = Vm::boot(build, &profile, files, acceleration, log)?;
+        vm.wait_ready()?;
+        Self::checked(vm)
+    }
+
+    /// A machine in which the disk is the root.
+    fn checked(vm: Vm) -> Result<Self> {
         let mut guest = Self { vm };
         let said =
             guest.command("test -x /suites/ours/runc && cat /sys/fs/cgroup/cgroup.controllers", GRACE)?;
@@ -143,6 +200,16 @@ impl Guest {
     pub fn files(&mut self, suite: Suite) -> Result<Vec<TestFile>> {
         let listing = match suite {
             Suite::Runc => "cd /suites/runc/tests/integration && grep -c '^@test ' *.bats",
+            // The files that tell users apart.
+            Suite::RuncRootless => {
+                "cd /suites/runc/tests/integration && \
+                 grep -c '^@test ' $(grep -l -i -e rootless -e euid *.bats)"
+            }
+            // The files that cgroups have a part in.
+            Suite::RuncSystemd | Suite::RuncSystemdRootless => {
+                "cd /suites/runc/tests/integration && \
+                 grep -c '^@test ' $(grep -l -e systemd -e set_cgroups_path -e cgroupsPath *.bats)"
+            }
             Suite::Crun => "cd /suites/crun/tests && grep -c '^def test_' test_*.py",
             // How many cases a compiled suite has is not asked: it is not shared out.
             Suite::CniPlugins => {

@@ -14,17 +14,18 @@ mod session;
 mod suites;
 mod tap;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::artifact::Artifact;
 use crate::cli::OciSuitesArgs;
 use crate::context::Build;
-use guest::TestFile;
+use guest::{Machine, TestFile};
 use judge::Known;
-use session::Session;
+use session::{Gathered, Session};
 use suites::{Found, Suites};
 
 pub use callers::{Caller, run as run_callers};
@@ -64,7 +65,7 @@ impl Plan {
     }
 }
 
-/// The versions of both suites.
+/// Both sources of suites.
 struct Sources {
     runc: Found,
     crun: Found,
@@ -76,9 +77,11 @@ pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
     let known = Known::load(build)?;
     let sources = Sources::find(build, &suites)?;
     let disk = sources.disk(build, &suites)?;
-    let mut session = Session::start(build, disk)?;
-
+    // One that runs on the same machine as the one before goes on in it.
+    let machines: BTreeSet<Machine> = plan.suites.iter().map(|&suite| Machine::of(suite)).collect();
     let mut all = Vec::new();
+    let Some(&first) = machines.first() else { bail!("no suite is named") };
+    let mut session = Session::start(build, disk.clone(), first)?;
     for &suite in &plan.suites {
         all.extend(session.guest().files(suite)?);
     }
@@ -87,9 +90,21 @@ pub fn run(build: &Build, plan: &Plan) -> Result<ExitCode> {
     let Part { number, count } = plan.part;
     build.ui.say("conformance", &format!("part {number} of {count}: {} files", chosen.len()));
 
-    let suites = [(Suite::Runc, &sources.runc), (Suite::Crun, &sources.crun)];
-    let suites: Vec<_> = suites.into_iter().filter(|(suite, _)| plan.suites.contains(suite)).collect();
-    let results = session.gather(&suites, &chosen, &plan.against, &known)?;
+    let mut results = Gathered::new();
+    for machine in machines {
+        if machine != first {
+            session = Session::start(build, disk.clone(), machine)?;
+        }
+        let suites: Vec<_> = plan
+            .suites
+            .iter()
+            .filter(|&&suite| Machine::of(suite) == machine)
+            .map(|&suite| (suite, sources.of(suite)))
+            .collect();
+        let files: Vec<TestFile> =
+            chosen.iter().filter(|file| Machine::of(file.suite) == machine).cloned().collect();
+        results.extend(session.gather(&suites, &files, &plan.against, &known)?);
+    }
     report::print(build, &results, &plan.against, &known, plan.record)
 }
 
@@ -111,12 +126,16 @@ pub fn callers_disk(build: &Build) -> Result<Artifact> {
 
 /// The folder that the machine shares: `enter` and what the suites are run by.
 pub fn share_folder(build: &Build) -> PathBuf {
-    build.layout.qemu().join("shares/conformance")
+    build.layout.shares().join("conformance")
 }
 
 impl Sources {
     fn find(build: &Build, suites: &Suites) -> Result<Self> {
         Ok(Self { runc: suites.find(build, Suite::Runc)?, crun: suites.find(build, Suite::Crun)? })
+    }
+
+    fn of(&self, suite: Suite) -> &Found {
+        if suite == Suite::Crun { &self.crun } else { &self.runc }
     }
 
     fn disk(&self, build: &Build, suites: &Suites) -> Result<Artifact> {

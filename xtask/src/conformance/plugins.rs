@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::debian::{Recipe, make, quoted};
-use super::guest::Runtime;
+use super::guest::{Machine, Runtime};
 use super::judge::Known;
 use super::session::Session;
 use super::suites::{Found, Suite, Suites};
@@ -63,7 +63,7 @@ pub fn run(build: &Build, args: &CniSuitesArgs) -> Result<ExitCode> {
     let cnitool = suites.find_cnitool(build)?;
     let programs = programs(build, &plugins, &cnitool)?;
     let disk = root::cni(build, &suites.cni_root, &programs)?;
-    let mut session = Session::start(build, disk)?;
+    let mut session = Session::start(build, disk, Machine::Image)?;
     let mut chosen = session.guest().files(Suite::CniPlugins)?;
     chosen.retain(|file| named(&file.name, &args.suite));
     let against: &[Runtime] = if args.reference { &[Runtime::CniPlugins] } else { &[] };

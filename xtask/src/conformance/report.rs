@@ -45,7 +45,7 @@ pub fn print(
             let judgement = judge::judge(ours, reference, known);
             println!("{}", judgement.table);
             // The others are for comparison.
-            if reference.runtime == suite.name() {
+            if reference.runtime == Runtime::of(suite).name() {
                 complaints.extend(judgement.complaints);
             }
         }
@@ -96,7 +96,7 @@ fn recorded(build: &Build, ours: &Results) -> Result<Results> {
 /// Writes the reference's results into the checkout: verdicts alone, whatever a failure said. What is there of files that
 /// were not run this time stays.
 fn record(build: &Build, results: &Results) -> Result<()> {
-    if results.runtime != results.suite.name() {
+    if results.runtime != Runtime::of(results.suite).name() {
         return Ok(());
     }
     let mut all = results.clone();

@@ -2,12 +2,11 @@
 //! never: take a case that failed once and passed once for failed: the suites have races of their own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
 
-use super::guest::{Guest, Runtime, TestFile};
+use super::guest::{Guest, Machine, Runtime, TestFile};
 use super::judge::{self, Known, Results};
 use super::suites::{Found, Suite};
 use super::{report, share_folder, tap};
@@ -26,19 +25,18 @@ pub struct Session<'a> {
     files: Files,
     disk: Artifact,
     acceleration: Acceleration,
-    log: PathBuf,
+    machine: Machine,
     guest: Guest,
 }
 
 impl<'a> Session<'a> {
-    /// Makes the image, boots it and enters `disk`.
-    pub fn start(build: &'a Build, disk: Artifact) -> Result<Self> {
+    /// Makes the image, and boots it in the way that `machine` says, with `disk`.
+    pub fn start(build: &'a Build, disk: Artifact, machine: Machine) -> Result<Self> {
         let image = crate::cmd::iso::make(build, &Contents::default())?;
         let acceleration = crate::vm::probe(build)?;
         let files = crate::cmd::qemu::files(&image);
-        let log = build.layout.notes().join("conformance/serial.log");
-        let guest = Guest::boot(build, &files, &disk, acceleration, share_folder(build), &log)?;
-        Ok(Self { build, files, disk, acceleration, log, guest })
+        let guest = boot(build, &files, &disk, acceleration, machine)?;
+        Ok(Self { build, files, disk, acceleration, machine, guest })
     }
 
     /// The machine.
@@ -119,14 +117,7 @@ impl<'a> Session<'a> {
             Err(error) => {
                 // A machine that does not answer is thrown away; the file's cases have not run.
                 self.build.ui.say("conformance", &format!("{}: {error:#}", file.name));
-                self.guest = Guest::boot(
-                    self.build,
-                    &self.files,
-                    &self.disk,
-                    self.acceleration,
-                    share_folder(self.build),
-                    &self.log,
-                )?;
+                self.guest = boot(self.build, &self.files, &self.disk, self.acceleration, self.machine)?;
                 (String::new(), -1)
             }
         };
@@ -140,5 +131,22 @@ impl<'a> Session<'a> {
         let said = format!("{}: {passed} of {} pass ({seconds:.0} s)", file.name, cases.len());
         self.build.ui.say(runtime.name(), &said);
         Ok(cases)
+    }
+}
+
+/// A machine of a session. Its serial log is in target/xtask/conformance/.
+fn boot(
+    build: &Build,
+    files: &Files,
+    disk: &Artifact,
+    acceleration: Acceleration,
+    machine: Machine,
+) -> Result<Guest> {
+    let log = build.layout.notes().join(format!("conformance/serial-{}.log", machine.name()));
+    match machine {
+        Machine::Image => Guest::boot(build, files, disk, acceleration, share_folder(build), &log),
+        Machine::Systemd => {
+            Guest::boot_systemd(build, files, disk, acceleration, build.layout.shares(), &log)
+        }
     }
 }

@@ -15,6 +15,12 @@ use crate::stage::fetch::{self, Tarball};
 pub enum Suite {
     /// runc's own, in bats.
     Runc,
+    /// The same, called by a user who is not root.
+    RuncRootless,
+    /// The same with systemd's cgroup driver, where systemd is PID 1.
+    RuncSystemd,
+    /// The same with the cgroup driver of the user's systemd.
+    RuncSystemdRootless,
     /// crun's own, in Python.
     Crun,
     /// The CNI reference plugins' own, in Go: `conformance cni`.
@@ -24,15 +30,26 @@ pub enum Suite {
 
 impl Suite {
     /// All.
-    const ALL: [Suite; 3] = [Suite::Runc, Suite::Crun, Suite::CniPlugins];
+    const ALL: [Suite; 6] = [
+        Suite::Runc,
+        Suite::RuncRootless,
+        Suite::RuncSystemd,
+        Suite::RuncSystemdRootless,
+        Suite::Crun,
+        Suite::CniPlugins,
+    ];
 
     /// Those of the OCI runtime.
-    pub const OCI: [Suite; 2] = [Suite::Runc, Suite::Crun];
+    pub const OCI: [Suite; 5] =
+        [Suite::Runc, Suite::RuncRootless, Suite::RuncSystemd, Suite::RuncSystemdRootless, Suite::Crun];
 
     /// Its name, as the command line and the data files have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Runc => "runc",
+            Self::RuncRootless => "runc-rootless",
+            Self::RuncSystemd => "runc-systemd",
+            Self::RuncSystemdRootless => "runc-systemd-rootless",
             Self::Crun => "crun",
             Self::CniPlugins => "cni-plugins",
         }
@@ -122,7 +139,7 @@ impl Suites {
 
     fn pins(&self, suite: Suite) -> &[Pin] {
         match suite {
-            Suite::Runc => &self.runc,
+            Suite::Runc | Suite::RuncRootless | Suite::RuncSystemd | Suite::RuncSystemdRootless => &self.runc,
             Suite::Crun => &self.crun,
             Suite::CniPlugins => &self.cni_plugins,
         }

@@ -65,8 +65,8 @@ fn share(build: &Build, room: &Path) -> Result<String> {
     remove_tree(room)?;
     std::fs::create_dir_all(room.join("reference"))
         .with_context(|| format!("{}: cannot create", room.display()))?;
-    copy_whole(&build.layout.qemu().join("shares/callers/enter"), &room.join("enter"))?;
-    copy_whole(&build.layout.qemu().join("shares/bench/network"), &room.join("network"))?;
+    copy_whole(&build.layout.shares().join("callers/enter"), &room.join("enter"))?;
+    copy_whole(&build.layout.shares().join("bench/network"), &room.join("network"))?;
     for name in ["measure", "netfloor", "stream"] {
         compile(build, name, room.join(name))?;
     }

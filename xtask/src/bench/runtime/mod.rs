@@ -63,7 +63,7 @@ fn share(build: &Build, room: &Path) -> Result<bool> {
     remove_tree(room)?;
     std::fs::create_dir_all(room).with_context(|| format!("{}: cannot create", room.display()))?;
     copy_whole(&conformance::share_folder(build).join("enter"), &room.join("enter"))?;
-    copy_whole(&build.layout.qemu().join("shares/bench/arrange"), &room.join("arrange"))?;
+    copy_whole(&build.layout.shares().join("bench/arrange"), &room.join("arrange"))?;
     for name in [plan::FLOOR, "measure"] {
         compile(build, name, room.join(name))?;
     }
