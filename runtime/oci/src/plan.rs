@@ -10,7 +10,6 @@ use super::report::Error;
 use super::seccomp::Filter;
 use super::spec::Hooks;
 use super::spec::Spec;
-use super::spec::linux::IdMapping;
 use super::spec::linux::NamespaceKind;
 use super::topic::conditions;
 use super::topic::conditions::Conditions;
@@ -135,7 +134,7 @@ impl Plan {
         let cgroups_path = Some(linux.cgroups_path.as_str()).filter(|path| !path.is_empty());
         let mut cgroup = CgroupPlan::resolve(cgroups_path, id, linux.resources.as_ref(), facts)?
             .with_default_devices(&devices::default_rules())?;
-        cgroup.owner = cgroup_owner(&namespaces, &mounts_plan, &linux.uid_mappings, process.user.uid);
+        cgroup.owner = cgroup_owner(&namespaces, &mounts_plan, process.user.uid);
         if let Some(scope) = &mut cgroup.scope {
             scope.annotate(&spec.annotations)?;
         }
@@ -166,17 +165,16 @@ impl Plan {
 
 /// Who owns the container's cgroup on the host: the user of its process, where it has a cgroup namespace and a cgroup file system
 /// to write to (config-linux.md, "Cgroup ownership").
-fn cgroup_owner(
-    namespaces: &Namespaces,
-    mounts: &[MountPlan],
-    uid_mappings: &[IdMapping],
-    uid: u32,
-) -> Option<u32> {
+fn cgroup_owner(namespaces: &Namespaces, mounts: &[MountPlan], uid: u32) -> Option<u32> {
     let is_writable = |mount: &MountPlan| mount.kind == mounts::Kind::Cgroup && mount.is_writable();
     if !namespaces.is_new(NamespaceKind::Cgroup) || !mounts.iter().any(is_writable) {
         return None;
     }
-    if namespaces.is_own(NamespaceKind::User) { IdMapping::outside(uid_mappings, uid) } else { Some(uid) }
+    if namespaces.is_own(NamespaceKind::User) {
+        namespaces::id_outside(&namespaces.uid_map, uid)
+    } else {
+        Some(uid)
+    }
 }
 
 /// Versions 1.x are all understood; unknown properties are ignored, as the specification says.
@@ -194,6 +192,7 @@ fn check_version(version: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::cli::spec::default_spec;
+    use crate::spec::linux::IdMapping;
     use crate::spec::linux::Namespace;
 
     fn facts() -> Facts {

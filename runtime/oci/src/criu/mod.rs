@@ -22,8 +22,8 @@ use rustix::process::Pid;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::spec::Spec;
-use crate::spec::linux::IdMapping;
 use crate::topic::inside;
+use crate::topic::namespaces;
 use wire::Message;
 
 /// In the folder of the images: where the standard streams of the container's first process led to, as runc writes it.
@@ -191,9 +191,9 @@ fn check_images_folder(path: &Path, spec: &Spec) -> Result<(), Error> {
 
 /// User and group of the container's root on the host, where it is another's.
 fn root_outside(spec: &Spec) -> Option<(u32, u32)> {
-    let linux = spec.linux.as_ref()?;
-    let user = IdMapping::outside(&linux.uid_mappings, 0);
-    user.zip(IdMapping::outside(&linux.gid_mappings, 0)).filter(|ids| *ids != (0, 0))
+    let namespaces = namespaces::plan(spec).ok()?;
+    let user = namespaces::id_outside(&namespaces.uid_map, 0);
+    user.zip(namespaces::id_outside(&namespaces.gid_map, 0)).filter(|ids| *ids != (0, 0))
 }
 
 /// `criu_opts` with what holds for both. Of the network nothing is saved but the container's sockets: whoever has set it up
@@ -271,6 +271,9 @@ fn with_log(error: &Error, log: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::linux::IdMapping;
+    use crate::spec::linux::Namespace;
+    use crate::spec::linux::NamespaceKind;
 
     #[test]
     fn the_root_of_a_user_namespace_may_search_the_images() {
@@ -281,6 +284,7 @@ mod tests {
         closed();
         check_images_folder(&folder, &spec).unwrap();
         let linux = spec.linux.get_or_insert_default();
+        linux.namespaces.push(Namespace { kind: NamespaceKind::User, path: String::new() });
         linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: 4_000_000, size: 10 }];
         linux.gid_mappings = vec![IdMapping { container_id: 0, host_id: 4_000_001, size: 10 }];
         let refused = check_images_folder(&folder, &spec).unwrap_err().to_string();

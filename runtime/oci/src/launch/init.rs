@@ -99,16 +99,12 @@ fn steps(
     sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
     sys::signal::reset();
     report::debug("child process in init()");
-    let joins_user = plan.namespaces.joined(NamespaceKind::User).is_some();
-    if joins_user {
+    if plan.namespaces.joined(NamespaceKind::User).is_some() {
         usher::pass_on(plan, &inherited, channel, makes_time)?;
-    } else if makes_time {
-        usher::make_time(plan, channel)?;
-    }
-    if joins_user || makes_time {
-        sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
-    }
-    if !joins_user {
+    } else {
+        if makes_time {
+            usher::make_time(plan, channel)?;
+        }
         join(plan, &inherited)?;
     }
     rustix::process::setsid().step("start", "a session")?;

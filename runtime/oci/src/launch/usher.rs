@@ -92,8 +92,11 @@ pub fn follow(init: BorrowedFd<'_>, channel: &mut Channel) -> Result<(), Error> 
 fn hand_over(channel: &mut Channel, flags: u64) -> Result<(), Error> {
     let flags = flags | libc::CLONE_PARENT.unsigned_abs() as u64;
     match sys::process::clone3(flags, None).step("start", "the container's process")? {
-        // The runtime says that it knows this process now.
-        Side::Child => channel.wait(),
+        Side::Child => {
+            sys::process::set_parent_death_signal(libc::SIGKILL).step("tie the process to", "the runtime")?;
+            // The runtime says that it knows this process now.
+            channel.wait()
+        }
         Side::Parent(_, pidfd) => {
             channel.say(&Message::Ushered)?;
             console::send_fd(&channel.0, b"p", pidfd.as_fd())?;

@@ -122,16 +122,6 @@ pub struct IdMapping {
     pub size: u32,
 }
 
-impl IdMapping {
-    /// The id outside that `id` inside is, if one of `mappings` has it.
-    pub fn outside(mappings: &[IdMapping], id: u32) -> Option<u32> {
-        mappings.iter().find_map(|mapping| {
-            let offset = id.checked_sub(mapping.container_id)?;
-            (offset < mapping.size).then(|| mapping.host_id.checked_add(offset))?
-        })
-    }
-}
-
 /// `namespaces[]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {

@@ -18,6 +18,7 @@ use rustix::mount::MountPropagationFlags;
 use super::inside;
 use super::inside::Make;
 use super::mounts;
+use super::namespaces;
 use super::sources::Asker;
 use crate::report::Error;
 use crate::report::Fails;
@@ -252,7 +253,9 @@ pub fn make_apart(
     (uid_map, gid_map): (&str, &str),
 ) -> Result<OwnedFd, Error> {
     let name = node.path.display();
-    let (Some(uid), Some(gid)) = (id_outside(uid_map, node.uid), id_outside(gid_map, node.gid)) else {
+    let (Some(uid), Some(gid)) =
+        (namespaces::id_outside(uid_map, node.uid), namespaces::id_outside(gid_map, node.gid))
+    else {
         return Err(Error::new(format!(
             "make the device {name}: its owner, {}:{}, is not mapped in the user namespace",
             node.uid, node.gid
@@ -263,16 +266,6 @@ pub fn make_apart(
     make_node(&apart, place, place)
         .and_then(|()| mounts::clone_tree_at(place, Path::new(&own_name), false))
         .step("make the device", name)
-}
-
-/// What a user namespace's `id` is outside (user_namespaces(7), "User and group ID mappings").
-fn id_outside(map: &str, id: u32) -> Option<u32> {
-    map.lines().find_map(|line| {
-        let mut numbers = line.split_ascii_whitespace().map_while(|number| number.parse::<u32>().ok());
-        let (inside, outside, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
-        let offset = id.checked_sub(inside).filter(|offset| *offset < count)?;
-        outside.checked_add(offset)
-    })
 }
 
 /// The container's /dev/null, verified to be the real device (CVE-2025-31133), as O_PATH.
@@ -317,16 +310,5 @@ mod tests {
         };
         assert_eq!(plan(&[device("/dev/ptmx"), device("/dev/../dev/ptmx")]).unwrap().len(), DEFAULTS.len());
         assert_eq!(plan(&[device("/dev/other")]).unwrap().len(), DEFAULTS.len() + 1);
-    }
-
-    #[test]
-    fn ids_are_mapped_line_by_line() {
-        let map = "         0     100000         10\n        10       5000          1\n";
-        assert_eq!(id_outside(map, 0), Some(100_000));
-        assert_eq!(id_outside(map, 9), Some(100_009));
-        assert_eq!(id_outside(map, 10), Some(5000));
-        assert_eq!(id_outside(map, 11), None);
-        assert_eq!(id_outside("0 0 4294967295", 4_294_967_294), Some(4_294_967_294));
-        assert_eq!(id_outside("", 0), None);
     }
 }

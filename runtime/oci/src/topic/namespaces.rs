@@ -169,7 +169,8 @@ pub fn write_maps(pid: Pid, uid_map: &str, gid_map: &str) -> Result<(), Error> {
     // An unprivileged writer of gid_map has to give setgroups up first (user_namespaces(7)). newgidmap needs not, where
     // subgid(5) gives the group to the user.
     if !rustix::process::geteuid().is_root() && is_alone(gid_map, rustix::process::getegid().as_raw()) {
-        write_file(pid, "setgroups", "deny").step("write", path_of(pid, "setgroups"))?;
+        let path = format!("/proc/{}/setgroups", pid.as_raw_nonzero());
+        std::fs::write(&path, "deny").step("write", path)?;
     }
     write_map(pid, "gid_map", gid_map, "newgidmap")
 }
@@ -183,11 +184,12 @@ fn is_alone(map: &str, id: u32) -> bool {
 }
 
 fn write_map(pid: Pid, file: &str, map: &str, program: &str) -> Result<(), Error> {
-    match write_file(pid, file, map) {
+    let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+    match std::fs::write(&path, map) {
         Err(error)
             if error.kind() == std::io::ErrorKind::PermissionDenied
                 && !rustix::process::geteuid().is_root() => {}
-        done => return done.step("write", path_of(pid, file)),
+        done => return done.step("write", path),
     }
     let mut command = Command::new(program);
     command.arg(pid.as_raw_nonzero().to_string()).args(map.split_whitespace());
@@ -207,14 +209,6 @@ fn write_map(pid: Pid, file: &str, map: &str, program: &str) -> Result<(), Error
     }
 }
 
-fn write_file(pid: Pid, file: &str, text: &str) -> std::io::Result<()> {
-    std::fs::write(path_of(pid, file), text)
-}
-
-fn path_of(pid: Pid, file: &str) -> String {
-    format!("/proc/{}/{file}", pid.as_raw_nonzero())
-}
-
 /// The text of a uid_map or gid_map.
 pub fn map_text(mappings: &[IdMapping]) -> String {
     mappings.iter().fold(String::new(), |mut text, mapping| {
@@ -224,9 +218,30 @@ pub fn map_text(mappings: &[IdMapping]) -> String {
     })
 }
 
+/// What a user namespace's `id` is outside (user_namespaces(7), "User and group ID mappings").
+pub fn id_outside(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map_while(|number| number.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        let offset = id.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_mapped_line_by_line() {
+        let map = "         0     100000         10\n        10       5000          1\n";
+        assert_eq!(id_outside(map, 0), Some(100_000));
+        assert_eq!(id_outside(map, 9), Some(100_009));
+        assert_eq!(id_outside(map, 10), Some(5000));
+        assert_eq!(id_outside(map, 11), None);
+        assert_eq!(id_outside("0 0 4294967295", 4_294_967_294), Some(4_294_967_294));
+        assert_eq!(id_outside("", 0), None);
+    }
 
     #[test]
     fn a_map_of_one_id_is_told_from_others() {
