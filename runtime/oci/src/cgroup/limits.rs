@@ -6,6 +6,7 @@
 //! The conversions are those of runc's newest release; the files are described in the kernel's
 //! Documentation/admin-guide/cgroup-v2.rst.
 
+use crate::report;
 use crate::report::Error;
 use crate::spec::resources::BlockIo;
 use crate::spec::resources::Cpu;
@@ -212,9 +213,13 @@ fn cpu_settings(cpu: &Cpu, in_force: &InForce, out: &mut Vec<Setting>) -> Result
         }
         out.push(Setting::new("cpu.idle", "cpu.idle", idle.to_string()));
     }
-    // An idle group has its own weight, and the kernel refuses another.
-    if let (Some(weight), false) = (cpu_weight(cpu.shares.unwrap_or(0)), cpu.idle == Some(1)) {
-        out.push(Setting::new("cpu.shares", "cpu.weight", weight.to_string()));
+    match cpu_weight(cpu.shares.unwrap_or(0)) {
+        // An idle group has its own weight, and the kernel refuses another.
+        Some(_) if cpu.idle == Some(1) => {
+            report::warn("unable to apply both cpu.shares and cpu.idle: idle is taken")
+        }
+        Some(weight) => out.push(Setting::new("cpu.shares", "cpu.weight", weight.to_string())),
+        None => {}
     }
     let quota = cpu.quota.filter(|quota| *quota != 0);
     let period = cpu.period.filter(|period| *period != 0);

@@ -6,6 +6,7 @@
 
 use crate::cgroup::limits::Absent;
 use crate::cgroup::limits::Setting;
+use crate::report;
 use crate::topic::schedule::number_set;
 
 use super::wire::Value;
@@ -93,8 +94,15 @@ pub fn of_settings(settings: &[Setting], known: Known) -> Vec<Property> {
 }
 
 /// Makes `cpu.max` what systemd keeps and writes itself at its next `daemon-reload`: until then the file would have another quota.
-/// And a period in force is said again: with a quota alone systemd writes its own.
-pub fn as_kept(settings: &mut [Setting], known: Known) {
+/// And a period in force is said again: with a quota alone systemd writes its own. Beside `cpu.idle` it has no weight.
+pub fn as_kept(settings: &mut Vec<Setting>, known: Known) {
+    let all = settings.len();
+    if settings.iter().any(|setting| setting.file == "cpu.idle" && setting.value.trim() == "1") {
+        settings.retain(|setting| setting.file != "cpu.weight");
+    }
+    if settings.len() != all {
+        report::warn("unable to apply both cpu.weight and cpu.idle: idle is taken");
+    }
     for setting in settings.iter_mut().filter(|setting| setting.file == "cpu.max") {
         let (quota, period) = setting.value.trim().split_once(' ').unwrap_or((setting.value.trim(), ""));
         let period_us = match period.trim() {
@@ -253,7 +261,7 @@ mod tests {
             ("5000 many", fresh, "5000 many"),
             ("many 5000", fresh, "many 5000"),
         ] {
-            let mut settings = [Setting {
+            let mut settings = vec![Setting {
                 field: String::new(),
                 file: "cpu.max".to_string(),
                 value: value.to_string(),
@@ -265,6 +273,19 @@ mod tests {
             as_kept(&mut settings, known);
             assert_eq!(settings[0].value, kept);
         }
+    }
+
+    #[test]
+    fn an_idle_cgroup_has_no_weight() {
+        let files = |idle: &str| {
+            let json = format!(r#"{{"unified":{{"cpu.idle":"{idle}","cpu.weight":"8"}}}}"#);
+            let resources = serde_json::from_str(&json).unwrap();
+            let mut settings = limits::settings(&resources, &InForce::default()).unwrap();
+            as_kept(&mut settings, Known::default());
+            settings.into_iter().map(|setting| setting.file).collect::<Vec<_>>()
+        };
+        assert_eq!(files("1"), ["cpu.idle"]);
+        assert_eq!(files("0"), ["cpu.idle", "cpu.weight"]);
     }
 
     #[test]
