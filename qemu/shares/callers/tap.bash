@@ -1,4 +1,4 @@
-# TAP for the callers' scripts, sourced. In: calls of `check`. Out: one line for each, and what was different; at the end the
+# TAP for the callers' scripts, sourced. In: calls of `check`, programs for it. Out: one line for each, and what was different; at the end the
 # plan. Must never: let a command that fails pass for one that printed what was asked for.
 
 number=0
@@ -24,6 +24,14 @@ check() {
         tail -n 8 /tmp/stderr | sed 's/^/# stderr: /'
     fi
 }
+
+# program NAME: what follows on standard input, as a program of bash's: checks run programs.
+program() {
+    mkdir -p /tmp/bin
+    { echo '#!/bin/bash'; cat; } > "/tmp/bin/$1"
+    chmod +x "/tmp/bin/$1"
+}
+export PATH=/tmp/bin:$PATH
 
 # until_true COMMAND...: tries again for a minute.
 until_true() {

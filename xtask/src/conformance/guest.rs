@@ -41,10 +41,10 @@ pub enum Runtime {
 impl Runtime {
     /// The one that a suite belongs to.
     pub fn of(suite: Suite) -> Self {
-        match suite {
-            Suite::Runc | Suite::RuncRootless | Suite::RuncSystemd | Suite::RuncSystemdRootless => Self::Runc,
+        match suite.source() {
             Suite::Crun => Self::Crun,
             Suite::CniPlugins => Self::CniPlugins,
+            _ => Self::Runc,
         }
     }
 

@@ -61,13 +61,8 @@ impl Known {
 
     fn reason(&self, suite: Suite, file: &str, case: &str) -> Option<&str> {
         let said = |suite| Some(self.0.get(&suite)?.get(file)?.get(case)?.as_str());
-        match suite {
-            // In another way of calling a suite the same cases are about the same.
-            Suite::RuncRootless | Suite::RuncSystemd | Suite::RuncSystemdRootless => {
-                said(suite).or_else(|| said(Suite::Runc))
-            }
-            Suite::Runc | Suite::Crun | Suite::CniPlugins => said(suite),
-        }
+        // In another way of calling a suite the same cases are about the same.
+        said(suite).or_else(|| said(suite.source()))
     }
 }
 

@@ -29,19 +29,20 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// All.
-    const ALL: [Suite; 6] = [
-        Suite::Runc,
-        Suite::RuncRootless,
-        Suite::RuncSystemd,
-        Suite::RuncSystemdRootless,
-        Suite::Crun,
-        Suite::CniPlugins,
-    ];
+    /// Those with a source of their own.
+    const SOURCES: [Suite; 3] = [Suite::Runc, Suite::Crun, Suite::CniPlugins];
 
     /// Those of the OCI runtime.
     pub const OCI: [Suite; 5] =
         [Suite::Runc, Suite::RuncRootless, Suite::RuncSystemd, Suite::RuncSystemdRootless, Suite::Crun];
+
+    /// The suite that it is another way of calling, or itself.
+    pub fn source(self) -> Self {
+        match self {
+            Self::RuncRootless | Self::RuncSystemd | Self::RuncSystemdRootless => Self::Runc,
+            Self::Runc | Self::Crun | Self::CniPlugins => self,
+        }
+    }
 
     /// Its name, as the command line and the data files have it.
     pub fn name(self) -> &'static str {
@@ -120,7 +121,7 @@ impl Suites {
 
     fn parse(text: &str) -> Result<Self> {
         let suites: Self = toml::from_str(text)?;
-        let pinned = Suite::ALL.map(|suite| (suite.name(), suites.pins(suite)));
+        let pinned = Suite::SOURCES.map(|suite| (suite.name(), suites.pins(suite)));
         for (name, pins) in pinned.into_iter().chain([("cnitool", suites.cnitool.as_slice())]) {
             if pins.is_empty() {
                 bail!("{name}: has no source");
@@ -138,10 +139,10 @@ impl Suites {
     }
 
     fn pins(&self, suite: Suite) -> &[Pin] {
-        match suite {
-            Suite::Runc | Suite::RuncRootless | Suite::RuncSystemd | Suite::RuncSystemdRootless => &self.runc,
+        match suite.source() {
             Suite::Crun => &self.crun,
             Suite::CniPlugins => &self.cni_plugins,
+            _ => &self.runc,
         }
     }
 
