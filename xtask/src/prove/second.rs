@@ -2,6 +2,7 @@
 //! second dist/, and what was otherwise. Must never: let the second build find an artefact of the first (sources are
 //! handed on, and with `--quick` the kernel), or write into what belongs to the first: it gets copies.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -234,30 +235,15 @@ fn path(front: &Path, toolchain: &Path) -> Result<std::ffi::OsString> {
 pub fn copy_checkout(build: &Build, to: &Path) -> Result<()> {
     let root = build.layout.root();
     if root.join(".git").exists() {
-        let status = Command::new(build.host.require("git")?)
-            .args(["-c", "safe.directory=*", "clone", "--quiet", "--no-hardlinks"])
-            .arg(root)
-            .arg(to)
-            .stdout(std::io::stderr())
-            .status()
-            .context("git: cannot run")?;
-        if !status.success() {
-            bail!("git clone failed ({status})");
-        }
+        // Without the commit's files: what was removed or moved since must not be there. But git's list of them is.
+        let (from, to) = (root.as_os_str(), to.as_os_str());
+        git(build, &["clone", "--quiet", "--no-hardlinks", "--no-checkout"], &[from, to])?;
+        git(build, &["-C"], &[to, "reset".as_ref(), "--quiet".as_ref()])?;
     }
     for name in crate::cmd::sources::checkout_files(build)? {
         let (from, to) = (root.join(&name), to.join(&name));
-        let there = to.symlink_metadata().is_ok();
-        let Ok(facts) = from.symlink_metadata() else {
-            // Removed here, and not yet committed so.
-            if there {
-                std::fs::remove_file(&to).with_context(|| format!("{}: cannot remove", to.display()))?;
-            }
-            continue;
-        };
-        if facts.is_symlink() && there {
-            continue;
-        }
+        // Removed here, and git was not told.
+        let Ok(facts) = from.symlink_metadata() else { continue };
         make_folder(to.parent().with_context(|| format!("{}: has no folder", to.display()))?)?;
         if facts.is_symlink() {
             let target =
@@ -267,6 +253,16 @@ pub fn copy_checkout(build: &Build, to: &Path) -> Result<()> {
         } else {
             std::fs::copy(&from, &to).with_context(|| format!("{}: cannot copy", from.display()))?;
         }
+    }
+    Ok(())
+}
+
+fn git(build: &Build, words: &[&str], paths: &[&OsStr]) -> Result<()> {
+    let mut command = Command::new(build.host.require("git")?);
+    command.args(["-c", "safe.directory=*"]).args(words).args(paths).stdout(std::io::stderr());
+    let status = command.status().context("git: cannot run")?;
+    if !status.success() {
+        bail!("{command:?} failed ({status})");
     }
     Ok(())
 }

@@ -63,6 +63,24 @@ fn two_builds_are_the_same_and_a_release_is_rebuilt() {
     );
 }
 
+/// A move that git was told of, and that is not committed: the second build has the file where it is now, and only there.
+#[test]
+fn a_file_that_was_moved_is_moved_in_the_second_build_too() {
+    let checkout = checkout();
+    checkout.write("runtime/oci/src/old.rs", "");
+    let git = |words: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=test", "-c", "user.email=test@example.org"]).args(words);
+        assert!(git.current_dir(checkout.root()).status().unwrap().success());
+    };
+    git(&["add", "--all"]);
+    git(&["commit", "--quiet", "--message", "All"]);
+    git(&["mv", "runtime/oci/src/old.rs", "runtime/oci/src/new.rs"]);
+    checkout.run(&["iso"]).said(0, &[]);
+    record(&checkout);
+    checkout.run(&["verify"]).said(0, &["two builds, the same to the bit"]);
+}
+
 #[test]
 fn a_kernel_of_a_kept_tree_enters_the_cache_when_a_clean_one_is_the_same() {
     let mut checkout = checkout();
