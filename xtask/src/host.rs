@@ -29,10 +29,12 @@ pub enum Need {
     Menu,
     /// Make the root that upstream suites run in.
     Suites,
+    /// Build a second time under other circumstances.
+    Verify,
 }
 
 /// All needs, for `doctor`.
-pub const ALL_NEEDS: [Need; 9] = [
+pub const ALL_NEEDS: [Need; 10] = [
     Need::Kernel,
     Need::Userland,
     Need::Runtime,
@@ -42,6 +44,7 @@ pub const ALL_NEEDS: [Need; 9] = [
     Need::Test,
     Need::Menu,
     Need::Suites,
+    Need::Verify,
 ];
 
 /// How to see whether a tool is there.
@@ -53,12 +56,14 @@ enum Probe {
     File(&'static [&'static str]),
 }
 
-/// A thing that the machine must have, and the package that brings it, by package manager.
+/// A thing that the machine must have, or is better with, and the package that brings it, by package manager.
 #[derive(Debug)]
 struct Tool {
     name: &'static str,
     probe: Probe,
     needs: &'static [Need],
+    /// What is lost without it, of a thing that commands can do without.
+    without: Option<&'static str>,
     apt: &'static str,
     dnf: &'static str,
     pacman: &'static str,
@@ -67,7 +72,17 @@ struct Tool {
 
 const fn program(name: &'static str, needs: &'static [Need], packages: [&'static str; 4]) -> Tool {
     let [apt, dnf, pacman, apk] = packages;
-    Tool { name, probe: Probe::Program(name), needs, apt, dnf, pacman, apk }
+    Tool { name, probe: Probe::Program(name), needs, without: None, apt, dnf, pacman, apk }
+}
+
+/// A program that a command can do without.
+const fn helpful(
+    name: &'static str,
+    without: &'static str,
+    needs: &'static [Need],
+    packages: [&'static str; 4],
+) -> Tool {
+    Tool { without: Some(without), ..program(name, needs, packages) }
 }
 
 const fn file(
@@ -77,10 +92,10 @@ const fn file(
     packages: [&'static str; 4],
 ) -> Tool {
     let [apt, dnf, pacman, apk] = packages;
-    Tool { name, probe: Probe::File(files), needs, apt, dnf, pacman, apk }
+    Tool { name, probe: Probe::File(files), needs, without: None, apt, dnf, pacman, apk }
 }
 
-use Need::{Iso, Kernel, Menu, Papers, Runtime, Suites, Test, Userland, Vm};
+use Need::{Iso, Kernel, Menu, Papers, Runtime, Suites, Test, Userland, Verify, Vm};
 
 /// Packages in the order apt, dnf, pacman, apk.
 const TOOLS: &[Tool] = &[
@@ -142,6 +157,18 @@ const TOOLS: &[Tool] = &[
         &["/usr/include/ncurses.h", "/usr/include/ncursesw/ncurses.h"],
         &[Menu],
         ["libncurses-dev", "ncurses-devel", "ncurses", "ncurses-dev"],
+    ),
+    helpful(
+        "faketime",
+        "`verify` builds the second time at the same date",
+        &[Verify],
+        ["faketime", "libfaketime", "libfaketime", "libfaketime"],
+    ),
+    helpful(
+        "disorderfs",
+        "`verify` builds the second time in folders of the same order",
+        &[Verify],
+        ["disorderfs", "disorderfs", "disorderfs", "disorderfs"],
     ),
 ];
 
@@ -228,27 +255,38 @@ impl Host {
 
     /// Everything that `needs` lack on this machine, each once.
     pub fn missing(&self, needs: &[Need]) -> Vec<Missing> {
-        let wanted = |tool: &Tool| tool.needs.iter().any(|need| needs.contains(need));
-        let absent = |tool: &Tool| match tool.probe {
-            Probe::Program(name) => self.find(name).is_none(),
-            Probe::File(files) => Self::first_file(files).is_none(),
-        };
+        self.absent(needs, |tool| tool.without.is_none())
+    }
+
+    /// Everything that `needs` could do without, and lack.
+    pub fn lacking(&self, needs: &[Need]) -> Vec<Missing> {
+        self.absent(needs, |tool| tool.without.is_some())
+    }
+
+    fn absent(&self, needs: &[Need], of: impl Fn(&Tool) -> bool) -> Vec<Missing> {
+        let wanted = |tool: &Tool| tool.needs.iter().any(|need| needs.contains(need)) && of(tool);
         TOOLS
             .iter()
             .enumerate()
-            .filter(|(_, tool)| wanted(tool) && absent(tool))
+            .filter(|(_, tool)| wanted(tool) && !self.has(tool))
             .map(|(index, tool)| Missing { name: tool.name, tool: index })
             .collect()
     }
 
-    /// Every tool that `needs` ask for, by name, with whether it is there.
-    pub fn checklist(&self, needs: &[Need]) -> Vec<(&'static str, bool)> {
-        let missing = self.missing(needs);
+    fn has(&self, tool: &Tool) -> bool {
+        match tool.probe {
+            Probe::Program(name) => self.find(name).is_some(),
+            Probe::File(files) => Self::first_file(files).is_some(),
+        }
+    }
+
+    /// Every tool that `needs` ask for, by name, with whether it is there and what is lost without one that commands can
+    /// do without.
+    pub fn checklist(&self, needs: &[Need]) -> Vec<(&'static str, bool, Option<&'static str>)> {
         TOOLS
             .iter()
-            .enumerate()
-            .filter(|(_, tool)| tool.needs.iter().any(|need| needs.contains(need)))
-            .map(|(index, tool)| (tool.name, !missing.iter().any(|absent| absent.tool == index)))
+            .filter(|tool| tool.needs.iter().any(|need| needs.contains(need)))
+            .map(|tool| (tool.name, self.has(tool), tool.without))
             .collect()
     }
 
@@ -268,8 +306,20 @@ impl Host {
         Some(words.iter().copied().chain(packages).map(str::to_owned).collect())
     }
 
-    /// Stops with all that is missing at once, or installs it when `install` is set.
+    /// Stops with all that is missing at once, or installs it when `install` is set; then also what the commands could do
+    /// without.
     pub fn preflight(&self, needs: &[Need], install: bool) -> Result<()> {
+        self.require_all(needs, install)?;
+        let lacking = self.lacking(needs);
+        let command = self.install_command(&lacking).filter(|_| install && !lacking.is_empty());
+        if let Some(Err(error)) = command.map(|command| self.install(&command)) {
+            let lost = lacking.iter().filter_map(|absent| TOOLS[absent.tool].without);
+            eprintln!("{:>12}  {error:#}; so {}", "install", lost.collect::<Vec<_>>().join(", "));
+        }
+        Ok(())
+    }
+
+    fn require_all(&self, needs: &[Need], install: bool) -> Result<()> {
         let missing = self.missing(needs);
         if missing.is_empty() {
             return Ok(());
@@ -363,6 +413,16 @@ mod tests {
             assert_eq!(command[0], first);
             assert!(command.iter().any(|word| word == package), "{command:?}");
         }
+    }
+
+    #[test]
+    fn what_verify_can_do_without_stops_nothing() {
+        let (_dir, host) = machine_with(&["apt-get"]);
+        host.preflight(&[Verify], false).unwrap();
+        assert_eq!(host.lacking(&[Verify]).len(), 2);
+        assert!(host.checklist(&[Verify]).iter().all(|(_, present, without)| !present && without.is_some()));
+        let (_dir, host) = machine_with(&["faketime", "disorderfs"]);
+        assert!(host.lacking(&[Verify]).is_empty());
     }
 
     #[test]

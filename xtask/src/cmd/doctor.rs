@@ -10,12 +10,20 @@ use crate::host::ALL_NEEDS;
 
 /// Prints the list.
 pub fn run(build: &Build) -> Result<ExitCode> {
-    for (name, present) in build.host.checklist(&ALL_NEEDS) {
-        println!("{:>8}  {name}", if present { "ok" } else { "MISSING" });
+    for (name, present, without) in build.host.checklist(&ALL_NEEDS) {
+        match (present, without) {
+            (true, _) => println!("{:>8}  {name}", "ok"),
+            (false, None) => println!("{:>8}  {name}", "MISSING"),
+            (false, Some(without)) => println!("{:>8}  {name}: {without}", "absent"),
+        }
     }
     let missing = build.host.missing(&ALL_NEEDS);
     if missing.is_empty() {
         println!("\nThis machine has all that Coracle's commands need ({} cores).", build.host.cores);
+        let absent = build.host.lacking(&ALL_NEEDS);
+        if let Some(command) = build.host.install_command(&absent).filter(|_| !absent.is_empty()) {
+            println!("What they can do without comes with:\n    {}", command.join(" "));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     match build.host.install_command(&missing) {
