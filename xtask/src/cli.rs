@@ -207,6 +207,7 @@ pub enum Verb {
     /// Example: cargo xtask bench boot
     /// Example: cargo xtask bench build --rounds 3 --compare target/bench/build-1790000000.json
     /// Example: cargo xtask bench runtime --rounds 30
+    /// Example: cargo xtask bench network --here
     #[command(verbatim_doc_comment)]
     Bench(BenchArgs),
     /// Remove dist/ and this checkout's notes, or built things from the cache
@@ -419,10 +420,13 @@ pub struct BenchArgs {
     /// Of `build`: the kernel too, without cache and after an edit of a fragment, which takes a kernel's time in each round
     #[arg(long)]
     pub kernel: bool,
+    /// Of `network`: on this machine's kernel instead of in the emulator, in namespaces of its own
+    #[arg(long)]
+    pub here: bool,
 }
 
 /// What can be measured.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Benched {
     /// From QEMU's start to ready, and to the first container's first line.
     Boot,

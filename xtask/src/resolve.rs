@@ -108,8 +108,11 @@ impl Job {
             Verb::Menuconfig { which } => Self::Menuconfig(which),
             Verb::Size(args) => Self::Size(size::Plan::resolve(layout, args)?),
             Verb::Order(args) => Self::Order(args),
-            Verb::Bench(BenchArgs { kernel: true, what: Benched::Boot | Benched::Runtime, .. }) => {
+            Verb::Bench(args) if args.kernel && args.what != Benched::Build => {
                 bail!("--kernel: only `bench build` builds one")
+            }
+            Verb::Bench(args) if args.here && args.what != Benched::Network => {
+                bail!("--here: only `bench network` can do without the emulator")
             }
             Verb::Bench(args) => Self::Bench(args),
             Verb::Clean(args) => Self::Clean(args),
@@ -118,7 +121,7 @@ impl Job {
 
     /// What it needs the machine for.
     pub fn needs(&self) -> &'static [Need] {
-        use Need::{Iso, Kernel, Menu, Papers, Runtime, Suites, Test, Userland, Vm};
+        use Need::{Iso, Kernel, Menu, Papers, Runtime, Suites, Test, Userland, Verify, Vm};
         match self {
             Self::Doctor => &host::ALL_NEEDS,
             Self::Fetch | Self::Clean(_) => &[],
@@ -129,9 +132,10 @@ impl Job {
             Self::Menuconfig(_) => &[Kernel, Userland, Menu],
             Self::Sources(_) => &[Runtime, Papers],
             Self::Manual(_) | Self::Order(_) => &[Runtime],
-            Self::Iso(_, Some(_)) | Self::Verify(_) => &[Kernel, Userland, Runtime, Iso, Papers],
+            Self::Iso(_, Some(_)) => &[Kernel, Userland, Runtime, Iso, Papers],
+            Self::Verify(_) => &[Kernel, Userland, Runtime, Iso, Papers, Verify],
             Self::Iso(_, None) | Self::Size(_) => &[Kernel, Userland, Runtime, Iso],
-            Self::Bench(BenchArgs { what: Benched::Runtime, .. }) => {
+            Self::Bench(BenchArgs { what: Benched::Runtime | Benched::Network, .. }) => {
                 &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test, Suites]
             }
             Self::Bench(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers],
@@ -139,7 +143,7 @@ impl Job {
             Self::Conformance(_) | Self::Plugins(_) | Self::Callers(_) => {
                 &[Kernel, Userland, Runtime, Iso, Vm, Test, Suites]
             }
-            Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test],
+            Self::Test(_) => &[Kernel, Userland, Runtime, Iso, Vm, Papers, Test, Verify],
         }
     }
 }

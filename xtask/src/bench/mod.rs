@@ -49,7 +49,7 @@ pub fn run(build: &Build, args: &BenchArgs) -> Result<()> {
         Benched::Boot => boot::run(build, rounds)?,
         Benched::Build => build::run(build, rounds, args.kernel)?,
         Benched::Runtime => runtime::run(build, rounds)?,
-        Benched::Network => network::run(build, rounds)?,
+        Benched::Network => network::run(build, rounds, args.here)?,
     };
     let path = save(build, &run)?;
     let mut out = table(&run);

@@ -1,19 +1,22 @@
-//! Network: chains of plugins in our machine, by ours, by the reference's and by one C program with the same effects; and
-//! streams of bytes through networks of ours and such as were made by hand. In: the image, the callers' disk, Debian's
-//! package of the reference plugins, the C programs of xtask/bench. Out: samples, taken in turn within one boot. Must
-//! never: measure one after the other.
+//! Network: chains of plugins in our machine, or on this machine's own kernel, by ours, by the reference's and by one C program
+//! with the same effects; and streams of bytes through networks of ours and such as were made by hand. In: the image, the
+//! callers' disk, Debian's package of the reference plugins, the C programs of xtask/bench. Out: samples, taken in turn within
+//! one boot. Must never: measure one after the other.
 
 mod report;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::{Run, compile, debian, machine, sample};
+use crate::artifact::Artifact;
 use crate::conformance;
 use crate::context::Build;
+use crate::pipeline::Image;
 use crate::stage::rootfs::Contents;
 use crate::stamp::{copy_whole, remove_tree};
 use crate::vm::Vm;
@@ -32,32 +35,64 @@ const ITSELF: &str = "itself";
 const ROUND: Duration = Duration::from_secs(120);
 const STEP: Duration = Duration::from_secs(600);
 
-/// Measures in `rounds` rounds.
-pub fn run(build: &Build, rounds: u32) -> Result<Run> {
+/// Measures in `rounds` rounds; on this machine's own kernel when `here`.
+pub fn run(build: &Build, rounds: u32, here: bool) -> Result<Run> {
     let image = crate::cmd::iso::make(build, &Contents::default())?;
     let disk = conformance::callers_disk(build)?;
-    let acceleration = crate::vm::probe(build)?;
     let room = build.layout.target().join("bench/room/network");
     let reference = share(build, &room)?;
-    let log = build.layout.notes().join("log/bench-network.log");
-    let files = crate::cmd::qemu::files(&image);
-    let profile = conformance::profile(&disk, room);
-    let mut vm = Vm::boot(build, &profile, &files, acceleration, &log)?;
-    vm.wait_ready()?;
     build.ui.say("bench", &format!("network, {rounds} rounds"));
-    let command = format!("unshare -m sh /mnt/share/enter /dev/vda \"network {rounds}\"");
+    let script = format!("network {rounds}");
+    let (text, place) = if here {
+        (on_this_machine(build, &room, &disk, &image, &script)?, "this machine".to_owned())
+    } else {
+        in_the_machine(build, room, &disk, &image, &script, rounds)?
+    };
+    let facts = [("place", place), ("image", image.iso.0.sha256.clone()), ("reference", reference)];
+    let machine = machine(build, &facts);
+    Ok(Run { kind: "network".to_owned(), machine, samples: samples(&text)?, counts: BTreeMap::new() })
+}
+
+/// What the script says in our machine, and how that is emulated.
+fn in_the_machine(
+    build: &Build,
+    room: PathBuf,
+    disk: &Artifact,
+    image: &Image,
+    script: &str,
+    rounds: u32,
+) -> Result<(String, String)> {
+    let acceleration = crate::vm::probe(build)?;
+    let log = build.layout.notes().join("log/bench-network.log");
+    let files = crate::cmd::qemu::files(image);
+    let mut vm = Vm::boot(build, &conformance::profile(disk, room), &files, acceleration, &log)?;
+    vm.wait_ready()?;
+    let command = format!("unshare -m sh /mnt/share/enter /dev/vda \"{script}\"");
     let output = vm.command(&command, STEP + ROUND * rounds)?;
     let text = String::from_utf8_lossy(&output.bytes).replace('\r', "");
     if output.status != 0 {
         bail!("in the machine, status {}: {}\nserial log: {}", output.status, text.trim(), log.display());
     }
-    let facts = [
-        ("acceleration", format!("{acceleration:?}")),
-        ("image", image.iso.0.sha256.clone()),
-        ("reference", reference),
-    ];
-    let machine = machine(build, &facts);
-    Ok(Run { kind: "network".to_owned(), machine, samples: samples(&text)?, counts: BTreeMap::new() })
+    Ok((text, format!("{acceleration:?}")))
+}
+
+/// What the script says in namespaces of this machine.
+fn on_this_machine(
+    build: &Build,
+    room: &Path,
+    disk: &Artifact,
+    image: &Image,
+    script: &str,
+) -> Result<String> {
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "--here makes namespaces and mounts a disk, which takes root; without it the emulator needs none"
+        );
+    }
+    let mut command = Command::new(build.host.require("unshare")?);
+    command.args(["-m", "-n", "sh"]).arg(room.join("here")).arg(&disk.path).arg(script);
+    command.arg(&image.parts.runtime.program.path);
+    debian::run(&mut command).context("this machine's kernel needs loop devices, overlay and nf_tables")
 }
 
 /// Fills the folder that the machine shares; gives the reference's version.
@@ -66,7 +101,9 @@ fn share(build: &Build, room: &Path) -> Result<String> {
     std::fs::create_dir_all(room.join("reference"))
         .with_context(|| format!("{}: cannot create", room.display()))?;
     copy_whole(&build.layout.shares().join("callers/enter"), &room.join("enter"))?;
-    copy_whole(&build.layout.shares().join("bench/network"), &room.join("network"))?;
+    for name in ["network", "here"] {
+        copy_whole(&build.layout.shares().join("bench").join(name), &room.join(name))?;
+    }
     for name in ["measure", "netfloor", "stream"] {
         compile(build, name, room.join(name))?;
     }
