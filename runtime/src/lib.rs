@@ -3,7 +3,7 @@
 //! In: the name it is called by, the command line, standard input. Out: containers, network attachments, JSON.
 //! Must never: run `unsafe` outside `sys`, read the environment as an interface between its own parts.
 //!
-//! The two sides, `oci` and `cni`, are crates of their own that do not know each other, over `netlink` and `sys`: the
+//! The two sides, `oci` and `cni`, are crates of their own that do not know each other, over `netlink`, `spec` and `sys`: the
 //! compiler works on both at once, and an edit on one side leaves the other as it was compiled.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what they print
@@ -11,6 +11,7 @@
 pub use cni;
 pub use netlink;
 pub use oci;
+pub use spec;
 pub use sys;
 
 pub mod face;

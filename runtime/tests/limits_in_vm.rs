@@ -21,7 +21,7 @@ use runtime::oci::cgroup::Event;
 use runtime::oci::cgroup::Facts;
 use runtime::oci::report::Error;
 use runtime::oci::seccomp;
-use runtime::oci::spec::Resources;
+use runtime::spec::Resources;
 use rustix::io::Errno;
 
 const SIGKILL: i32 = 9;

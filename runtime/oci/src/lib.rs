@@ -10,7 +10,6 @@ pub mod plan;
 pub mod report;
 pub mod rootless;
 pub mod seccomp;
-pub mod spec;
 pub mod store;
 pub mod topic;
 pub mod undo;

@@ -8,9 +8,6 @@ use super::cgroup::CgroupPlan;
 use super::cgroup::Facts;
 use super::report::Error;
 use super::seccomp::Filter;
-use super::spec::Hooks;
-use super::spec::Spec;
-use super::spec::linux::NamespaceKind;
 use super::topic::conditions;
 use super::topic::conditions::Conditions;
 use super::topic::devices;
@@ -24,6 +21,9 @@ use super::topic::net_devices;
 use super::topic::process;
 use super::topic::process::ProcessPlan;
 use super::topic::sysctl;
+use spec::Hooks;
+use spec::Spec;
+use spec::linux::NamespaceKind;
 
 /// The kernel's bound for both names of a UTS namespace (sethostname(2)).
 const NAME_BYTES_MAX: usize = 64;
@@ -192,8 +192,8 @@ fn check_version(version: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::cli::spec::default_spec;
-    use crate::spec::linux::IdMapping;
-    use crate::spec::linux::Namespace;
+    use spec::linux::IdMapping;
+    use spec::linux::Namespace;
 
     fn facts() -> Facts {
         Facts {

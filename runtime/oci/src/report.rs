@@ -105,6 +105,12 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<spec::Error> for Error {
+    fn from(error: spec::Error) -> Error {
+        Error(error.to_string())
+    }
+}
+
 /// What a failed system call says, in the words that runc's users know: `operation not permitted`.
 pub fn errno_text(errno: rustix::io::Errno) -> String {
     let text = std::io::Error::from(errno).to_string();

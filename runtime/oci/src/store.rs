@@ -18,8 +18,7 @@ use super::cgroup::systemd::Unit;
 use super::report::Error;
 use super::report::Fails;
 use super::seccomp::Cache;
-use super::spec;
-use super::spec::Spec;
+use spec::Spec;
 
 /// An id is a folder's name, and part of others.
 const ID_BYTES_MAX: usize = 255;

@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Panics where the text without its members of null is not what serde makes of it when it leaves them out itself.
 pub fn check(text: &[u8]) {
     let expected = serde_json::from_slice::<Lean>(text).map(|lean| lean.0);
-    let found = oci::spec::nulls::without(text).and_then(|without| {
+    let found = spec::nulls::without(text).and_then(|without| {
         assert_eq!(without.len(), text.len());
         serde_json::from_slice::<Value>(&without)
     });

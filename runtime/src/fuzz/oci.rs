@@ -18,15 +18,14 @@ use oci::plan::Plan;
 use oci::seccomp::oracle;
 use oci::seccomp::oracle::Choices;
 use oci::seccomp::oracle::Random;
-use oci::spec;
-use oci::spec::Process;
-use oci::spec::Seccomp;
-use oci::spec::Spec;
 use oci::store;
 use oci::store::Container;
 use oci::store::Record;
 use oci::store::Status;
 use oci::topic::process;
+use spec::Process;
+use spec::Seccomp;
+use spec::Spec;
 
 /// A host that has everything, so that nothing is refused for want of it.
 fn facts() -> Facts {

@@ -15,7 +15,7 @@ use crate::stamp::{Inputs, Workshop, produce};
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The folders of runtime/ that the program is compiled from.
-const SOURCES: [&str; 5] = ["src", "cni", "netlink", "oci", "sys"];
+const SOURCES: [&str; 6] = ["src", "cni", "netlink", "oci", "spec", "sys"];
 
 /// The linker's rules for the program that ships.
 const RULES: &str = "runtime/shipped.ld";

@@ -76,6 +76,7 @@ impl Checkout {
             ("runtime/cni/src/lib.rs", ""),
             ("runtime/netlink/src/lib.rs", ""),
             ("runtime/oci/src/lib.rs", ""),
+            ("runtime/spec/src/lib.rs", ""),
             ("runtime/sys/src/lib.rs", ""),
         ] {
             checkout.write(path, text);

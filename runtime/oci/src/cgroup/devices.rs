@@ -7,8 +7,8 @@
 //! decides; where none does, access is denied. So a rule may take one device out of a range that an earlier one allows.
 
 use crate::report::Error;
-use crate::spec::resources::DeviceKind;
-use crate::spec::resources::DeviceRule;
+use spec::resources::DeviceKind;
+use spec::resources::DeviceRule;
 use sys::bpf::Instruction;
 
 /// BPF_DEVCG_ACC_*: the kinds of access.

@@ -38,7 +38,7 @@ use super::systemd::Unit;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::report::errno_text;
-use crate::spec::resources::Resources;
+use spec::resources::Resources;
 
 /// How long processes may take to freeze: those in uninterruptible sleep hold it up.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,14 +8,14 @@
 
 use crate::report;
 use crate::report::Error;
-use crate::spec::resources::BlockIo;
-use crate::spec::resources::Cpu;
-use crate::spec::resources::HugepageLimit;
-use crate::spec::resources::Memory;
-use crate::spec::resources::Network;
-use crate::spec::resources::Resources;
-use crate::spec::resources::ThrottleDevice;
 use crate::unsupported;
+use spec::resources::BlockIo;
+use spec::resources::Cpu;
+use spec::resources::HugepageLimit;
+use spec::resources::Memory;
+use spec::resources::Network;
+use spec::resources::Resources;
+use spec::resources::ThrottleDevice;
 
 /// One write to a file of the cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]

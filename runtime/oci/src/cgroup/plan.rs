@@ -15,8 +15,8 @@ use super::systemd;
 use super::systemd::Known;
 use super::systemd::Scope;
 use crate::report::Error;
-use crate::spec::resources::DeviceRule;
-use crate::spec::resources::Resources;
+use spec::resources::DeviceRule;
+use spec::resources::Resources;
 
 /// A cgroup to be made, with everything that is written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

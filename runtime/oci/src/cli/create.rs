@@ -21,13 +21,12 @@ use crate::plan::Plan;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec;
-use crate::spec::Spec;
 use crate::store::Container;
 use crate::store::Status;
 use crate::store::Store;
 use crate::topic::hooks;
 use crate::topic::hooks::Environment;
+use spec::Spec;
 
 use super::activation;
 use super::delete;
@@ -117,7 +116,7 @@ impl Common {
 /// Whatever is wrong with it, by its field.
 pub fn plan(store: &Store, id: &str, bundle: &Path) -> Result<(Plan, Spec), Error> {
     let bundle = std::fs::canonicalize(bundle).step("open the bundle", bundle.display())?;
-    let mut spec: Spec = spec::load(&bundle.join("config.json"))?;
+    let mut spec = Spec::load(&bundle.join("config.json"))?;
     if notify::manager().is_some() {
         notify::offer(&mut spec, &store.folder(id)?);
     }

@@ -11,14 +11,13 @@ use crate::launch::exec::Started;
 use crate::launch::parent;
 use crate::launch::relay;
 use crate::report::Error;
-use crate::spec;
-use crate::spec::Process;
-use crate::spec::process::Capabilities;
-use crate::spec::process::User;
 use crate::store::Container;
 use crate::store::Status;
 use crate::store::Store;
 use crate::topic::process;
+use spec::Process;
+use spec::process::Capabilities;
+use spec::process::User;
 
 /// Runs another program in a running container.
 #[derive(Debug, clap::Args)]

@@ -9,7 +9,6 @@ use serde_json::json;
 use crate::SPEC_VERSION;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec;
 use crate::topic::capabilities;
 use crate::topic::landlock;
 use crate::topic::memory_policy;
@@ -107,7 +106,7 @@ pub fn show() -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Spec;
+    use spec::Spec;
 
     /// What the reader of config.json says it expected instead of a name that is none.
     fn expected(config: Value) -> Vec<String> {
@@ -178,8 +177,7 @@ mod tests {
     #[test]
     fn listed_mount_options_are_known() {
         use crate::topic::namespaces::Namespaces;
-        let namespaces =
-            Namespaces { new: vec![crate::spec::linux::NamespaceKind::User], ..Namespaces::default() };
+        let namespaces = Namespaces { new: vec![spec::linux::NamespaceKind::User], ..Namespaces::default() };
         for option in mounts::option_names() {
             let json = if ["bind", "rbind", "idmap", "ridmap"].contains(&option.as_str()) {
                 json!({"destination": "/a", "source": "/b", "options": ["bind", option]})

@@ -105,7 +105,7 @@ impl Kill {
         }
         // Without a pid namespace of its own, its other processes would go on, or do so already.
         let own_pids = container.record.spec.linux.as_ref().is_some_and(|linux| {
-            linux.namespaces.iter().any(|namespace| namespace.kind == crate::spec::linux::NamespaceKind::Pid)
+            linux.namespaces.iter().any(|namespace| namespace.kind == spec::linux::NamespaceKind::Pid)
         });
         let others = cgroup.filter(|_| signal == libc::SIGKILL && !own_pids);
         match container.process() {

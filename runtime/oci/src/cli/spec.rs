@@ -7,14 +7,13 @@ use std::path::PathBuf;
 
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec;
-use crate::spec::Hooks;
-use crate::spec::Spec;
-use crate::spec::hooks::Hook;
-use crate::spec::linux::IdMapping;
-use crate::spec::linux::Namespace;
-use crate::spec::linux::NamespaceKind;
-use crate::spec::mount::Mount;
+use spec::Hooks;
+use spec::Spec;
+use spec::hooks::Hook;
+use spec::linux::IdMapping;
+use spec::linux::Namespace;
+use spec::linux::NamespaceKind;
+use spec::mount::Mount;
 
 /// Where the image has the runtime side of CNI.
 const CNI: &str = "/usr/bin/cni";
@@ -72,7 +71,7 @@ impl SpecArgs {
             });
         }
         let path = self.bundle.join("config.json");
-        let text = spec::text("config.json", &spec)?;
+        let text = spec.text()?;
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path);
         let mut file = match file {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {

@@ -7,14 +7,13 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use crate::report::Error;
-use crate::spec;
-use crate::spec::Resources;
-use crate::spec::resources::BlockIo;
-use crate::spec::resources::Cpu;
-use crate::spec::resources::Memory;
-use crate::spec::resources::Pids;
 use crate::store::Container;
 use crate::topic::intel_rdt;
+use spec::Resources;
+use spec::resources::BlockIo;
+use spec::resources::Cpu;
+use spec::resources::Memory;
+use spec::resources::Pids;
 
 /// Changes the limits of a container; what no flag names stays.
 #[derive(Debug, Default, clap::Args)]
@@ -158,7 +157,7 @@ pub fn from_json(name: &str, from: impl Read) -> Result<Resources, Error> {
             "{name}: larger than {JSON_BYTES_MAX} bytes, so it is no resources section"
         )));
     }
-    spec::parse(name, &text)
+    Ok(spec::parse(name, &text)?)
 }
 
 /// A number of bytes with a binary unit: `50M`, `1.5g`, `100KiB`, `4096`; `-1` for no limit.

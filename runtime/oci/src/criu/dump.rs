@@ -24,13 +24,12 @@ use super::peer::Peer;
 use super::wire::Message;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec;
-use crate::spec::linux::NamespaceKind;
 use crate::store::Container;
 use crate::topic::devices;
 use crate::topic::inside;
 use crate::topic::mounts;
 use crate::topic::namespaces;
+use spec::linux::NamespaceKind;
 
 const LOG: &str = "dump.log";
 

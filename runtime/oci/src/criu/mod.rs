@@ -21,9 +21,9 @@ use rustix::process::Pid;
 
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Spec;
 use crate::topic::inside;
 use crate::topic::namespaces;
+use spec::Spec;
 use wire::Message;
 
 /// In the folder of the images: where the standard streams of the container's first process led to, as runc writes it.
@@ -242,8 +242,8 @@ fn pair(one: impl AsRef<[u8]>, other: impl AsRef<[u8]>) -> Message {
 
 /// The key by which a dump and a restore know a namespace that is not the container's own. Others than these two are joined
 /// by their paths.
-fn external_key(kind: crate::spec::linux::NamespaceKind) -> Option<&'static str> {
-    use crate::spec::linux::NamespaceKind;
+fn external_key(kind: spec::linux::NamespaceKind) -> Option<&'static str> {
+    use spec::linux::NamespaceKind;
     match kind {
         NamespaceKind::Network => Some("extRootNetNS"),
         NamespaceKind::Pid => Some("extRootPidNS"),
@@ -271,9 +271,9 @@ fn with_log(error: &Error, log: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::linux::IdMapping;
-    use crate::spec::linux::Namespace;
-    use crate::spec::linux::NamespaceKind;
+    use spec::linux::IdMapping;
+    use spec::linux::Namespace;
+    use spec::linux::NamespaceKind;
 
     #[test]
     fn the_root_of_a_user_namespace_may_search_the_images() {

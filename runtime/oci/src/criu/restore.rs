@@ -29,9 +29,6 @@ use crate::launch::parent::StateAtHooks;
 use crate::plan::Plan;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec;
-use crate::spec::Spec;
-use crate::spec::linux::NamespaceKind;
 use crate::store::Container;
 use crate::store::Store;
 use crate::topic::console;
@@ -41,6 +38,8 @@ use crate::topic::mounts;
 use crate::topic::mounts::Kind as MountKind;
 use crate::topic::namespaces;
 use crate::undo::Undo;
+use spec::Spec;
+use spec::linux::NamespaceKind;
 
 const LOG: &str = "restore.log";
 /// In the container's state folder: the root, mounted in criu's mount namespace alone.
@@ -305,9 +304,9 @@ mod tests {
     use super::*;
     use crate::cgroup::Facts;
     use crate::cli::spec::default_spec;
-    use crate::spec::Mount;
-    use crate::spec::linux::IdMapping;
-    use crate::spec::linux::Namespace;
+    use spec::Mount;
+    use spec::linux::IdMapping;
+    use spec::linux::Namespace;
 
     #[test]
     fn mount_points_are_made_in_the_sources_and_named_without_links() {

@@ -27,7 +27,6 @@ use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::seccomp::Filter;
-use crate::spec::linux::NamespaceKind;
 use crate::store::Container;
 use crate::store::Status;
 use crate::topic::conditions;
@@ -38,6 +37,7 @@ use crate::topic::namespaces;
 use crate::topic::process::ProcessPlan;
 use crate::topic::rlimits;
 use crate::undo::Undo;
+use spec::linux::NamespaceKind;
 use sys::process::Side;
 
 /// A process that is about to run its program.

@@ -25,7 +25,6 @@ use crate::plan::Plan;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::linux::NamespaceKind;
 use crate::store::Container;
 use crate::store::Status;
 use crate::topic::console;
@@ -40,6 +39,7 @@ use crate::topic::process::ProcessPlan;
 use crate::topic::rootfs;
 use crate::topic::sources::Asker;
 use crate::topic::sysctl;
+use spec::linux::NamespaceKind;
 
 /// Signals that end a container which waits for `start`. As the first process of a pid namespace it would not get them.
 const ENDING_WHILE_IT_WAITS: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];

@@ -14,7 +14,6 @@ use crate::report::Error;
 use crate::report::Fails;
 use crate::seccomp::Filter;
 use crate::seccomp::Listener;
-use crate::spec;
 use crate::store::Container;
 use crate::store::State;
 use crate::store::Status;

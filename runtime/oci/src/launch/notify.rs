@@ -29,9 +29,9 @@ use rustix::process::Pid;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Mount;
-use crate::spec::Spec;
 use crate::topic::console;
+use spec::Mount;
+use spec::Spec;
 
 /// Where the container's state folder has the socket, and its name there.
 const FOLDER: &str = "notify";

@@ -30,8 +30,6 @@ use crate::plan::Plan;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Spec;
-use crate::spec::linux::NamespaceKind;
 use crate::store;
 use crate::store::Container;
 use crate::store::Record;
@@ -48,6 +46,8 @@ use crate::topic::rlimits;
 use crate::topic::sources;
 use crate::topic::sources::Opener;
 use crate::undo::Undo;
+use spec::Spec;
+use spec::linux::NamespaceKind;
 use sys::process::Side;
 
 /// What the command line adds to config.json.

@@ -21,9 +21,9 @@ use super::parent;
 use crate::plan::Plan;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::linux::NamespaceKind;
 use crate::topic::console;
 use crate::topic::namespaces;
+use spec::linux::NamespaceKind;
 use sys::process::Side;
 
 /// The usher's side: joins, makes the container's process with its new namespaces, a time namespace among them if

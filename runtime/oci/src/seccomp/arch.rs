@@ -7,7 +7,7 @@ use super::tables;
 use super::tables::NAME_ENDS;
 use super::tables::NAMES;
 use super::tables::NONE;
-use crate::spec::seccomp::Arch;
+use spec::seccomp::Arch;
 
 const LITTLE_ENDIAN: u32 = 0x4000_0000;
 const BITS_64: u32 = 0x8000_0000;
@@ -65,9 +65,27 @@ pub const NATIVE: Arch = if cfg!(target_arch = "x86_64") {
     panic!("seccomp/arch.rs does not know this target yet: add it to NATIVE")
 };
 
-impl Arch {
+/// An ABI, as the kernel sees it.
+pub trait Abi: Copy {
     /// The value of `seccomp_data.arch` (AUDIT_ARCH_*). x32 shares x86_64's.
-    pub fn audit(self) -> u32 {
+    fn audit(self) -> u32;
+
+    /// Whether the lower half of a 64-bit argument comes first in `seccomp_data`.
+    fn is_little_endian(self) -> bool;
+
+    /// Whether arguments are compared in full. For 32-bit ABIs (x32 and n32 too, as libseccomp has it) only the
+    /// lower half counts, of the argument and of the value.
+    fn has_wide_arguments(self) -> bool;
+
+    /// The number of a call as it stands in `seccomp_data.nr`; none: this ABI lacks the call.
+    fn number(self, name: Name) -> Option<u32>;
+
+    /// ARM's private calls by name; none on every other ABI.
+    fn private_number(self, name: &str) -> Option<u32>;
+}
+
+impl Abi for Arch {
+    fn audit(self) -> u32 {
         match self {
             Arch::X86 => 3 | LITTLE_ENDIAN,
             Arch::X86_64 | Arch::X32 => 62 | LITTLE_ENDIAN | BITS_64,
@@ -94,19 +112,15 @@ impl Arch {
         }
     }
 
-    /// Whether the lower half of a 64-bit argument comes first in `seccomp_data`.
-    pub fn is_little_endian(self) -> bool {
+    fn is_little_endian(self) -> bool {
         self.audit() & LITTLE_ENDIAN != 0
     }
 
-    /// Whether arguments are compared in full. For 32-bit ABIs (x32 and n32 too, as libseccomp has it) only the
-    /// lower half counts, of the argument and of the value.
-    pub fn has_wide_arguments(self) -> bool {
+    fn has_wide_arguments(self) -> bool {
         self.audit() & BITS_64 != 0 && !matches!(self, Arch::X32 | Arch::Mips64N32 | Arch::Mipsel64N32)
     }
 
-    /// The number of a call as it stands in `seccomp_data.nr`; none: this ABI lacks the call.
-    pub fn number(self, name: Name) -> Option<u32> {
+    fn number(self, name: Name) -> Option<u32> {
         let (table, base): (&[u16; tables::COUNT], u32) = match self {
             Arch::X86 => (&tables::X86, 0),
             Arch::X86_64 => (&tables::X86_64, 0),
@@ -133,8 +147,7 @@ impl Arch {
         }
     }
 
-    /// ARM's private calls by name; none on every other ABI.
-    pub fn private_number(self, name: &str) -> Option<u32> {
+    fn private_number(self, name: &str) -> Option<u32> {
         if self != Arch::Arm {
             return None;
         }

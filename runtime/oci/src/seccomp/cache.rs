@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 
 use super::Filter;
 use crate::own_folder;
-use crate::spec::seccomp::Text;
+use spec::seccomp::Text;
 use sys::seccomp::Instruction;
 
 /// No container's id: `store::check_id` takes no `@`.
@@ -37,7 +37,7 @@ const COMPILER: u64 = {
         include_bytes!("program.rs"),
         include_bytes!("rules.rs"),
         include_bytes!("tables.rs"),
-        include_bytes!("../spec/seccomp.rs"),
+        include_bytes!("../../../spec/src/seccomp.rs"),
     ];
     while let [first, rest @ ..] = sources {
         sum = checksum(sum, first);

@@ -19,11 +19,11 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::report::Error;
-use crate::spec::seccomp::Action;
-use crate::spec::seccomp::Arch;
-use crate::spec::seccomp::Flag;
-use crate::spec::seccomp::Rule;
-use crate::spec::seccomp::Seccomp;
+use spec::seccomp::Action;
+use spec::seccomp::Arch;
+use spec::seccomp::Flag;
+use spec::seccomp::Rule;
+use spec::seccomp::Seccomp;
 use sys::seccomp::Instruction;
 
 /// The largest errno that the kernel passes on (MAX_ERRNO).

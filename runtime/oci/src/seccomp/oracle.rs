@@ -7,16 +7,17 @@
 #[cfg(test)]
 mod tests;
 
+use super::arch::Abi;
 use super::arch::Name;
 use super::compile_for;
 use super::program::op;
 use crate::report::Error;
-use crate::spec::seccomp::Action;
-use crate::spec::seccomp::Arch;
-use crate::spec::seccomp::Arg;
-use crate::spec::seccomp::Operator;
-use crate::spec::seccomp::Rule;
-use crate::spec::seccomp::Seccomp;
+use spec::seccomp::Action;
+use spec::seccomp::Arch;
+use spec::seccomp::Arg;
+use spec::seccomp::Operator;
+use spec::seccomp::Rule;
+use spec::seccomp::Seccomp;
 use sys::seccomp::Instruction;
 
 /// `struct seccomp_data` as a machine of the architecture fills it.

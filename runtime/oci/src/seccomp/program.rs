@@ -9,12 +9,13 @@
 
 use std::collections::BTreeMap;
 
+use super::arch::Abi;
 use super::rules::Section;
 use super::rules::Span;
 use super::rules::Verdict;
 use super::rules::ret;
-use crate::spec::seccomp::Arg;
-use crate::spec::seccomp::Operator;
+use spec::seccomp::Arg;
+use spec::seccomp::Operator;
 use sys::seccomp::Instruction;
 
 /// Most instructions that the kernel takes (BPF_MAXINSNS).

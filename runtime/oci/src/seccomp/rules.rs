@@ -8,14 +8,15 @@
 //! tried in order. One rule with two conditions on the same argument stands for two rules.
 
 use super::arch::ARM_PRIVATE;
+use super::arch::Abi;
 use super::arch::Name;
 use super::arch::X32_BIT;
-use crate::spec::seccomp::Action;
-use crate::spec::seccomp::Arch;
-use crate::spec::seccomp::Arg;
-use crate::spec::seccomp::Operator;
-use crate::spec::seccomp::Rule;
-use crate::spec::seccomp::Seccomp;
+use spec::seccomp::Action;
+use spec::seccomp::Arch;
+use spec::seccomp::Arg;
+use spec::seccomp::Operator;
+use spec::seccomp::Rule;
+use spec::seccomp::Seccomp;
 
 /// The values of SECCOMP_RET_* (linux/seccomp.h).
 pub mod ret {

@@ -8,7 +8,7 @@ use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::report::errno_text;
-use crate::spec::process::Capabilities;
+use spec::process::Capabilities;
 
 /// Names in the order of their numbers (linux/capability.h).
 const NAMES: [&str; 41] = [

@@ -10,10 +10,10 @@ use super::memory_policy;
 use crate::report::Error;
 use crate::report::Fails;
 use crate::seccomp;
-use crate::spec::Spec;
-use crate::spec::linux::Personality;
-use crate::spec::linux::PersonalityDomain;
-use crate::spec::seccomp::Text;
+use spec::Spec;
+use spec::linux::Personality;
+use spec::linux::PersonalityDomain;
+use spec::seccomp::Text;
 
 /// Flags of an execution domain (linux/personality.h). The specification names none; these are the kernel's names.
 const FLAGS: [(&str, u64); 11] = [
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn flags_of_an_execution_domain_are_the_kernels() {
-        let persona = |json: &str| personality(&crate::spec::parse("personality", json.as_bytes()).unwrap());
+        let persona = |json: &str| personality(&spec::parse("personality", json.as_bytes()).unwrap());
         assert_eq!(persona(r#"{"domain":"LINUX32","flags":["ADDR_NO_RANDOMIZE","UNAME26"]}"#), Ok(0x6_0008));
         let error = persona(r#"{"domain":"LINUX","flags":["SHORT_INODE","FLY"]}"#).unwrap_err().to_string();
         assert!(error.starts_with("linux.personality.flags[1]: \"FLY\""), "{error}");

@@ -29,7 +29,7 @@ use super::inside::Make;
 use super::mounts;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::process::ConsoleSize;
+use spec::process::ConsoleSize;
 
 /// A pseudo-terminal of the container.
 #[derive(Debug)]

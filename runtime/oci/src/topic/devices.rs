@@ -22,9 +22,9 @@ use super::namespaces;
 use super::sources::Asker;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::linux::Device;
-use crate::spec::resources::DeviceKind;
-use crate::spec::resources::DeviceRule;
+use spec::linux::Device;
+use spec::resources::DeviceKind;
+use spec::resources::DeviceRule;
 
 /// A node to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]

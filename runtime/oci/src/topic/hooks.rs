@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use crate::report;
 use crate::report::Error;
-use crate::spec::Hooks;
-use crate::spec::hooks::Hook;
+use spec::Hooks;
+use spec::hooks::Hook;
 
 /// The end of a failing hook's output is part of the error; more than this is cut.
 const OUTPUT_BYTES_MAX: u64 = 4096;

@@ -16,7 +16,7 @@ use super::namespaces;
 use super::namespaces::Namespaces;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Mount;
+use spec::Mount;
 use sys::mount::MountAttributes;
 use sys::process::Side;
 
@@ -42,7 +42,7 @@ pub fn plan(
     option: Option<&str>,
     namespaces: &Namespaces,
 ) -> Result<Option<IdMap>, Error> {
-    use crate::spec::linux::NamespaceKind;
+    use spec::linux::NamespaceKind;
     let recursive = option == Some("ridmap");
     match (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty()) {
         (true, true) => match option {

@@ -10,9 +10,9 @@ use rustix::process::Pid;
 use super::mounts;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Spec;
-use crate::spec::linux::IntelRdt;
 use crate::undo::Undo;
+use spec::Spec;
+use spec::linux::IntelRdt;
 
 /// A checked section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,7 +187,7 @@ mod tests {
 
     fn of(json: &str) -> Result<Group, Error> {
         let spec = format!(r#"{{"ociVersion":"1.3.0","linux":{{"intelRdt":{json}}}}}"#);
-        plan(&crate::spec::parse("config.json", spec.as_bytes()).unwrap(), "box").map(Option::unwrap)
+        plan(&spec::parse("config.json", spec.as_bytes()).unwrap(), "box").map(Option::unwrap)
     }
 
     /// A folder that stands for the resctrl file system; rmdir there takes files along, which a real folder does not.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Process;
+use spec::Process;
 
 /// AppArmor's word for "no profile", which holds where there is no AppArmor too.
 const UNCONFINED: &str = "unconfined";
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn of(json: &str) -> Labels {
-        plan(&crate::spec::parse("process.json", json.as_bytes()).unwrap()).unwrap()
+        plan(&spec::parse("process.json", json.as_bytes()).unwrap()).unwrap()
     }
 
     #[test]

@@ -18,7 +18,6 @@ use serde::Deserialize;
 use super::inside;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec;
 
 /// The annotation's name.
 pub const ANNOTATION: &str = "org.coracle.landlock";

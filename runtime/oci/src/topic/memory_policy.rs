@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::schedule;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::linux::MemoryPolicy;
+use spec::linux::MemoryPolicy;
 
 /// Modes by their number (linux/mempolicy.h).
 pub const MODES: [&str; 7] = [
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn of(json: &str) -> Result<Option<Policy>, Error> {
-        plan(&crate::spec::parse("policy", json.as_bytes()).unwrap())
+        plan(&spec::parse("policy", json.as_bytes()).unwrap())
     }
 
     #[test]

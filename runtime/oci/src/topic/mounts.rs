@@ -24,7 +24,7 @@ use super::inside::Make;
 use super::namespaces::Namespaces;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Mount;
+use spec::Mount;
 use sys::mount::MountAttributes;
 use sys::mount::set_attributes;
 
@@ -594,7 +594,7 @@ pub fn propagation(word: &str) -> Option<(u64, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::linux::NamespaceKind;
+    use spec::linux::NamespaceKind;
 
     fn mount(kind: &str, options: &[&str]) -> Mount {
         Mount {
@@ -708,7 +708,7 @@ mod tests {
 
     #[test]
     fn ids_are_mapped_for_bind_mounts_with_both_maps_or_a_user_namespace() {
-        let map = vec![crate::spec::linux::IdMapping { container_id: 0, host_id: 1000, size: 1 }];
+        let map = vec![spec::linux::IdMapping { container_id: 0, host_id: 1000, size: 1 }];
         let one = Mount { uid_mappings: map.clone(), ..mount("bind", &[]) };
         let both = Mount { gid_mappings: map.clone(), ..one.clone() };
         let user = Namespaces { new: vec![NamespaceKind::User], ..Namespaces::default() };

@@ -12,10 +12,10 @@ use rustix::process::Pid;
 
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Spec;
-use crate::spec::linux::IdMapping;
-use crate::spec::linux::Namespace;
-use crate::spec::linux::NamespaceKind;
+use spec::Spec;
+use spec::linux::IdMapping;
+use spec::linux::Namespace;
+use spec::linux::NamespaceKind;
 
 /// As many lines as an id map may have (user_namespaces(7)).
 const MAPPINGS_MAX: usize = 340;

@@ -14,11 +14,11 @@ use rustix::process::Pid;
 use super::namespaces::Namespaces;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::linux::NamespaceKind;
-use crate::spec::linux::NetDevice;
 use netlink::link::LinkChange;
 use netlink::route::IFA_F_PERMANENT;
 use netlink::route::RouteSocket;
+use spec::linux::NamespaceKind;
+use spec::linux::NetDevice;
 
 /// Bytes of an interface's name, less the NUL (IFNAMSIZ).
 const NAME_BYTES_MAX: usize = 15;
@@ -113,7 +113,7 @@ mod tests {
     fn of(json: &str, own: bool) -> Result<Vec<Move>, String> {
         let new = if own { vec![NamespaceKind::Network] } else { vec![] };
         let namespaces = Namespaces { new, ..Namespaces::default() };
-        let devices = crate::spec::parse("devices", json.as_bytes()).unwrap();
+        let devices = spec::parse("devices", json.as_bytes()).unwrap();
         plan(&devices, &namespaces).map_err(|error| error.to_string())
     }
 

@@ -26,8 +26,8 @@ use super::schedule::Schedule;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Process;
-use crate::spec::process::ConsoleSize;
+use spec::Process;
+use spec::process::ConsoleSize;
 
 /// A checked program.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use rustix::process::Pid;
 
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::process::Rlimit;
+use spec::process::Rlimit;
 
 /// A limit: its number in linux/resource.h, soft and hard value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use rustix::process::Pid;
 use crate::report;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::Process;
-use crate::spec::process::IoPriority;
-use crate::spec::process::Scheduler;
+use spec::Process;
+use spec::process::IoPriority;
+use spec::process::Scheduler;
 use sys::schedule::SchedulerAttributes;
 
 /// Policies by their number (linux/sched.h).
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     fn of(json: &str) -> Result<Schedule, Error> {
-        plan(&crate::spec::parse("process.json", json.as_bytes()).unwrap())
+        plan(&spec::parse("process.json", json.as_bytes()).unwrap())
     }
 
     fn error(json: &str) -> String {

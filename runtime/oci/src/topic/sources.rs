@@ -30,7 +30,7 @@ use crate::launch::parent;
 use crate::plan::Plan;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::linux::NamespaceKind;
+use spec::linux::NamespaceKind;
 use sys::mount::MountAttributes;
 use sys::mount::set_attributes;
 use sys::process::Side;

@@ -11,7 +11,7 @@ use rustix::fs::ResolveFlags;
 use super::namespaces::Namespaces;
 use crate::report::Error;
 use crate::report::Fails;
-use crate::spec::linux::NamespaceKind;
+use spec::linux::NamespaceKind;
 
 /// Parameters of the IPC namespace (ipc_namespaces(7)).
 const IPC: [&str; 10] = [

@@ -169,7 +169,7 @@ fn what_the_spec_forbids_is_an_error_at_its_field() {
 
 #[test]
 fn flags_are_as_runc_sets_them() {
-    use crate::spec::seccomp::Flag;
+    use spec::seccomp::Flag;
     let flags = |flags: Option<Vec<Flag>>, listens: bool| {
         let mut profile = allow_list(&["read"], &[]);
         profile.flags = flags;

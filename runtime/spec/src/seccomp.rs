@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::report::Error;
+use crate::Error;
 
 /// The section `linux.seccomp` as it is written: it is the largest of a usual config.json, and most starts find the filter
 /// that was made of it before.
@@ -30,7 +30,7 @@ impl Text {
             // The line is one of the section's, and nobody has that text.
             let message = message.split(" at line ").next().unwrap_or_default();
             let dot = if path == "." { "" } else { "." };
-            Error::spec(format!("linux.seccomp{dot}{}", path.trim_start_matches('.')), message)
+            Error::new(format!("linux.seccomp{dot}{}: {message}", path.trim_start_matches('.')))
         })
     }
 }

@@ -24,7 +24,23 @@ pub use process::Process;
 pub use resources::Resources;
 pub use seccomp::Seccomp;
 
-use crate::report::Error;
+/// What is wrong with a file, in one sentence: which, the path of the field, the cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(String);
+
+impl Error {
+    fn new(message: impl Into<String>) -> Error {
+        Error(message.into())
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// More than any real configuration; a limit so that a wrong file does not fill the memory.
 const BYTES_MAX: u64 = 16 << 20;
@@ -62,6 +78,23 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Reads config.json. What reads and writes a whole `Spec` is compiled here, once, and not in each crate that does it:
+    /// [`parse`] and [`text`] of what holds one use the same code.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(path: &Path) -> Result<Spec, Error> {
+        load(path)
+    }
+
+    /// config.json's text.
+    ///
+    /// # Errors
+    /// As [`text`].
+    pub fn text(&self) -> Result<Vec<u8>, Error> {
+        text("config.json", self)
+    }
+
     /// `linux.seccomp`
     pub fn seccomp(&self) -> Option<&seccomp::Text> {
         self.linux.as_ref()?.seccomp.as_ref()
