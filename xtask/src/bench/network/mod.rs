@@ -90,8 +90,12 @@ fn on_this_machine(
         );
     }
     let mut command = Command::new(build.host.require("unshare")?);
-    command.args(["-m", "-n", "sh"]).arg(room.join("here")).arg(&disk.path).arg(script);
+    // With a namespace of processes nothing outlives the script: its servers have no end of their own.
+    command.args(["-m", "-n", "-p", "--fork", "--kill-child", "--mount-proc", "sh"]);
+    command.arg(room.join("here")).arg(&disk.path).arg(script);
     command.arg(&image.parts.runtime.program.path);
+    // As little as in our machine: what is measured gets all of it.
+    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     debian::run(&mut command).context("this machine's kernel needs loop devices, overlay and nf_tables")
 }
 
