@@ -2,6 +2,7 @@
 //! command that installs it. Must never: install anything unless asked with `--install-deps`.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -246,6 +247,18 @@ impl Host {
         let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
         let text = String::from_utf8_lossy(&text);
         Ok(text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned())
+    }
+
+    /// Runs git in `dir`, whoever that belongs to, and gives what it says.
+    pub fn git<W: AsRef<OsStr>>(&self, dir: &Path, words: &[W]) -> Result<Vec<u8>> {
+        let mut command = Command::new(self.require("git")?);
+        command.args(["-c", "safe.directory=*"]).args(words).current_dir(dir).stdin(Stdio::null());
+        let output = command.output().context("git: cannot run")?;
+        if !output.status.success() {
+            let words: Vec<_> = words.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+            bail!("git {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(output.stdout)
     }
 
     /// The first of `files` that exists.

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, GzBuilder};
@@ -98,18 +97,9 @@ fn repository(build: &Build) -> Result<Vec<u8>> {
 
 /// The checkout's files, relative to its top, in order.
 pub fn checkout_files(build: &Build) -> Result<Vec<String>> {
-    let root = build.layout.root();
-    let output = Command::new(build.host.require("git")?)
-        .args(["-c", &format!("safe.directory={}", root.display())])
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .current_dir(root)
-        .stdin(Stdio::null())
-        .output()
-        .context("git: cannot run")?;
-    if !output.status.success() {
-        bail!("git ls-files: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    let text = String::from_utf8(output.stdout).context("git ls-files: a name is not UTF-8")?;
+    let words = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let said = build.host.git(build.layout.root(), &words)?;
+    let text = String::from_utf8(said).context("git ls-files: a name is not UTF-8")?;
     let mut names: Vec<String> =
         text.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     names.sort();

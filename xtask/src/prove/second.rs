@@ -236,9 +236,9 @@ pub fn copy_checkout(build: &Build, to: &Path) -> Result<()> {
     let root = build.layout.root();
     if root.join(".git").exists() {
         // Without the commit's files: what was removed or moved since must not be there. But git's list of them is.
-        let (from, to) = (root.as_os_str(), to.as_os_str());
-        git(build, &["clone", "--quiet", "--no-hardlinks", "--no-checkout"], &[from, to])?;
-        git(build, &["-C"], &[to, "reset".as_ref(), "--quiet".as_ref()])?;
+        let clone = ["clone", "--quiet", "--no-hardlinks", "--no-checkout", "."].map(OsStr::new);
+        build.host.git(root, &[&clone[..], &[to.as_os_str()]].concat())?;
+        build.host.git(to, &["reset", "--quiet"])?;
     }
     for name in crate::cmd::sources::checkout_files(build)? {
         let (from, to) = (root.join(&name), to.join(&name));
@@ -253,16 +253,6 @@ pub fn copy_checkout(build: &Build, to: &Path) -> Result<()> {
         } else {
             std::fs::copy(&from, &to).with_context(|| format!("{}: cannot copy", from.display()))?;
         }
-    }
-    Ok(())
-}
-
-fn git(build: &Build, words: &[&str], paths: &[&OsStr]) -> Result<()> {
-    let mut command = Command::new(build.host.require("git")?);
-    command.args(["-c", "safe.directory=*"]).args(words).args(paths).stdout(std::io::stderr());
-    let status = command.status().context("git: cannot run")?;
-    if !status.success() {
-        bail!("{command:?} failed ({status})");
     }
     Ok(())
 }

@@ -96,7 +96,8 @@ fn on_this_machine(
     command.arg(&image.parts.runtime.program.path);
     // As little as in our machine: what is measured gets all of it.
     command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    debian::run(&mut command).context("this machine's kernel needs loop devices, overlay and nf_tables")
+    debian::run(&mut command)
+        .context("on this machine, whose kernel must have loop devices, overlay and nf_tables")
 }
 
 /// Fills the folder that the machine shares; gives the reference's version.

@@ -96,15 +96,8 @@ pub fn table(revision: &str, then: &BTreeMap<String, u64>, now: &BTreeMap<String
 }
 
 fn git(build: &Build, words: &[&str]) -> Result<String> {
-    let output = Command::new(build.host.require("git")?)
-        .args(words)
-        .current_dir(build.layout.root())
-        .output()
-        .context("git: cannot run")?;
-    if !output.status.success() {
-        bail!("git {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let said = build.host.git(build.layout.root(), words)?;
+    Ok(String::from_utf8_lossy(&said).trim().to_owned())
 }
 
 #[cfg(test)]
