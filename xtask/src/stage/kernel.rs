@@ -19,10 +19,15 @@ use crate::ui::Log;
 
 pub use folders::Folders;
 
+/// What gcc gets besides kbuild's own flags. At -Os it writes memset and memcpy out as `rep stosb` and `rep movsb`; called,
+/// they are what suits the processor. An emulator takes a microsecond for each byte where it holds translated code of the
+/// memory, and the kernel overwrites all of its code that was for the start alone (docs/performance.md, "Boot").
+const FLAGS: &str = "KCFLAGS=-mstringop-strategy=libcall";
+
 /// Builds the kernel.
 pub fn run(build: &Build) -> Result<Kernel> {
     let recommended = Recommendations::load(&build.layout.recommendations())?;
-    let inputs = Inputs::new("kernel", 3)
+    let inputs = Inputs::new("kernel", 4)
         .text("source", &build.sources.linux.pin())
         .text("epoch", &build.sources.epoch.to_string())
         .tree("kernel-config", &build.layout.kernel_config())?
@@ -57,7 +62,7 @@ fn compile(build: &Build, log: &mut Log, source: &Path, out: &Path) -> Result<()
     let when = format!("@{}", build.sources.epoch);
     let date = cmd!(shell, "date -u -d {when} '+%a %b %e %H:%M:%S UTC %Y'").quiet().read()?;
     shell.set_var("KBUILD_BUILD_TIMESTAMP", date);
-    log.run(make(build, &shell, &[&jobs, "bzImage"])?)?;
+    log.run(make(build, &shell, &[FLAGS, &jobs, "bzImage"])?)?;
     copy(&source.join("arch/x86/boot/bzImage"), &out.join("bzImage"))?;
     copy(&source.join(".config"), &out.join("config"))?;
     let members = cmd!(shell, "ar t vmlinux.a").quiet().read()?;
