@@ -1,8 +1,8 @@
 //! Name -> face. In: argv, whose first word's last path component is the name. Out: the face's exit code.
 //! Must never: do the work of a face itself.
 //!
-//! `runc` is the OCI runtime, `cni` the runtime side of CNI, and each plugin answers to its own name. Called by its
-//! own name the program is `coracle runc ...`, `coracle cni ...`, `coracle install DIR`,
+//! `runc` is the OCI runtime, `cni` the runtime side of CNI, and each plugin answers to its own name; as `init` the kernel
+//! starts it. Called by its own name the program is `coracle runc ...`, `coracle cni ...`, `coracle install DIR`,
 //! `coracle xattrs LIST` (the image's start calls it), `coracle --version`.
 
 use std::ffi::OsString;
@@ -42,6 +42,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
     match name.to_str() {
         Some("runc") => oci::main(argv),
         Some("cni") => cni::main(argv),
+        Some("init") => crate::init::main(),
         Some("dhcp") if argv.get(1).is_some_and(|word| word == "daemon") => {
             let words: Vec<String> =
                 argv.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();

@@ -17,4 +17,5 @@ pub use sys;
 pub mod face;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+pub mod init;
 pub mod xattrs;

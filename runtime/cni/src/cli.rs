@@ -268,7 +268,7 @@ pub fn run(verb: Verb) -> Result<(), Vec<Error>> {
 }
 
 /// Where things lie, by the variables that CNI's own tool reads.
-fn site() -> Site {
+pub fn site() -> Site {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     Site {
         conf_dir: variable("NETCONFPATH").map_or_else(|| PathBuf::from(CONF_DIR), PathBuf::from),

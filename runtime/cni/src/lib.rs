@@ -29,6 +29,14 @@ pub mod tool;
 pub mod unsupported;
 pub mod version;
 
+/// Writes each network's resolv.conf, which containers mount: they are there before the first container can be made.
+///
+/// # Errors
+/// Code 5 or 999; a list that can't be read has no file and is no error here.
+pub fn write_resolv_confs() -> Result<(), error::Error> {
+    daemon::resolver::write_files(&cli::site())
+}
+
 /// Runs `cni ARGS...` and returns its exit code.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
     let verb = match cli::parse(argv) {

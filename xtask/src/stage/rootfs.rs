@@ -96,7 +96,7 @@ pub enum Node {
 }
 
 /// Folders that the system mounts on or writes into; git keeps no empty ones.
-const FOLDERS: [(&str, u32); 35] = [
+const FOLDERS: [(&str, u32); 32] = [
     ("bin", 0o755),
     ("containers/mycontainer/rootfs", 0o755),
     ("containers/shell/rootfs", 0o755),
@@ -113,9 +113,6 @@ const FOLDERS: [(&str, u32); 35] = [
     ("sysroot", 0o755),
     ("tmp", 0o1777),
     ("usr/bin", 0o755),
-    ("usr/lib/coracle/dev/mqueue", 0o755),
-    ("usr/lib/coracle/dev/pts", 0o755),
-    ("usr/lib/coracle/dev/shm", 0o755),
     ("usr/lib/coracle/rootfs/dev", 0o755),
     ("usr/lib/coracle/rootfs/proc", 0o555),
     ("usr/lib/coracle/rootfs/root", 0o700),
@@ -135,16 +132,11 @@ const FOLDERS: [(&str, u32); 35] = [
 ];
 
 /// Symbolic links that every program expects.
-const SYMLINKS: [(&str, &str); 11] = [
+const SYMLINKS: [(&str, &str); 6] = [
     ("etc/mtab", "../proc/self/mounts"),
     ("etc/resolv.conf", "../run/resolv.conf"),
     ("lib", "usr/lib"),
     ("sbin/init", "tini"),
-    ("usr/lib/coracle/dev/fd", "/proc/self/fd"),
-    ("usr/lib/coracle/dev/ptmx", "pts/ptmx"),
-    ("usr/lib/coracle/dev/stderr", "/proc/self/fd/2"),
-    ("usr/lib/coracle/dev/stdin", "/proc/self/fd/0"),
-    ("usr/lib/coracle/dev/stdout", "/proc/self/fd/1"),
     ("var/run", "../run"),
     ("var/lock", "../run/lock"),
 ];
@@ -156,7 +148,7 @@ const DEVICES: [(&str, u32, u32, u32); 2] = [("dev/console", 0o600, 5, 1), ("dev
 const EXAMPLE_ROOT: &str = "usr/lib/coracle/rootfs";
 
 /// The names by which our one program is called. Kept equal to the program's own list by a test in `runtime`.
-const FACES: [&str; 2] = ["usr/bin/runc", "usr/bin/cni"];
+const FACES: [&str; 3] = ["init", "usr/bin/runc", "usr/bin/cni"];
 
 /// The plugins whose names the program answers to.
 const PLUGINS: &[&str] = &[

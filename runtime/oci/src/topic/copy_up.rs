@@ -42,26 +42,38 @@ fn copy_folder(from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<(), Errno> 
             continue;
         }
         let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        copy_entry(from, to, name, &stat, depth)?;
+        // A socket is nobody's without its process.
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+            copy_entry(from.as_fd(), to.as_fd(), name, &stat, |from, to| copy_folder(from, to, depth + 1))?;
+        }
     }
     Ok(())
 }
 
-fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, stat: &Stat, depth: usize) -> Result<(), Errno> {
+/// Makes in the folder `to` what is `name` in `from`, as `stat` describes it, with its owner and mode. What is in a folder,
+/// `fill` copies.
+///
+/// # Errors
+/// `fill`'s, and those of the calls that read and write.
+pub fn copy_entry(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &Stat,
+    fill: impl FnOnce(&OwnedFd, &OwnedFd) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
     match kind {
         FileType::Directory => {
             rustix::fs::mkdirat(to, name, Mode::RWXU)?;
-            copy_folder(&open_folder(from, name)?, &open_folder(to, name)?, depth + 1)?;
+            fill(&open_folder(from, name)?, &open_folder(to, name)?)?;
         }
         FileType::RegularFile => copy_file(from, to, name)?,
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
             rustix::fs::symlinkat(target, to, name)?;
         }
-        // A socket is nobody's without its process.
-        FileType::Socket => return Ok(()),
         kind => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
     }
     let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
@@ -70,7 +82,7 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, stat: &Stat, depth: usi
     if kind == FileType::Symlink { Ok(()) } else { rustix::fs::chmodat(to, name, mode, AtFlags::empty()) }
 }
 
-fn copy_file(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let source = rustix::fs::openat(from, name, OFlags::RDONLY | flags, Mode::empty())?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags;

@@ -52,7 +52,7 @@ const DEFAULTS: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// Links of /dev that programs expect (config-linux.md, "Dev symbolic links"), and the terminals' multiplexer.
-const LINKS: [(&str, &str); 5] = [
+pub const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
