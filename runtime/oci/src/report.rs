@@ -8,6 +8,8 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
+pub use spec::Error;
+
 /// Where log lines go: set once, from the command line.
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -47,7 +49,7 @@ pub fn warn(message: &str) {
 
 /// The error that ends the command: in the log, and where that is a file on standard error too, as runc does it.
 pub fn last_error(error: &Error) {
-    write_line("error", &error.0);
+    write_line("error", &error.to_string());
     if LOG.get().is_some_and(|log| log.file.is_some()) {
         drop(writeln!(std::io::stderr(), "{error}"));
     }
@@ -78,36 +80,6 @@ fn write_line(level: &str, message: &str) {
         // There is nowhere else to say that the log can't be written.
         Some(mut file) => drop(writeln!(file, "{line}")),
         None => drop(writeln!(std::io::stderr(), "{line}")),
-    }
-}
-
-/// A failed check or step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error(String);
-
-impl Error {
-    /// An error with its whole sentence.
-    pub fn new(message: impl Into<String>) -> Error {
-        Error(message.into())
-    }
-
-    /// A field of config.json that is wrong: `field` is its path, like `linux.resources.pids.limit`.
-    pub fn spec(field: impl std::fmt::Display, message: impl std::fmt::Display) -> Error {
-        Error(format!("{field}: {message}"))
-    }
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<spec::Error> for Error {
-    fn from(error: spec::Error) -> Error {
-        Error(error.to_string())
     }
 }
 

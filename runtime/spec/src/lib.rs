@@ -24,13 +24,19 @@ pub use process::Process;
 pub use resources::Resources;
 pub use seccomp::Seccomp;
 
-/// What is wrong with a file, in one sentence: which, the path of the field, the cause.
+/// A failed check or step, in one sentence: what is wrong with a file and where, or what could not be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error(String);
 
 impl Error {
-    fn new(message: impl Into<String>) -> Error {
+    /// An error with its whole sentence.
+    pub fn new(message: impl Into<String>) -> Error {
         Error(message.into())
+    }
+
+    /// A field of config.json that is wrong: `field` is its path, like `linux.resources.pids.limit`.
+    pub fn spec(field: impl std::fmt::Display, message: impl std::fmt::Display) -> Error {
+        Error(format!("{field}: {message}"))
     }
 }
 

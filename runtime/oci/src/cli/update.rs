@@ -157,7 +157,7 @@ pub fn from_json(name: &str, from: impl Read) -> Result<Resources, Error> {
             "{name}: larger than {JSON_BYTES_MAX} bytes, so it is no resources section"
         )));
     }
-    Ok(spec::parse(name, &text)?)
+    spec::parse(name, &text)
 }
 
 /// A number of bytes with a binary unit: `50M`, `1.5g`, `100KiB`, `4096`; `-1` for no limit.
