@@ -109,8 +109,10 @@ static void add_command(enum kind kind, char *text)
 		variables++;
 	}
 	for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) {
-		if (count == WORDS_MAX || variables == VARIABLES_MAX)
+		if (count == WORDS_MAX)
 			fail(sample->name, "too many words");
+		if (variables == VARIABLES_MAX)
+			fail(sample->name, "too many variables, with those of the environment");
 		if (count == 0 && *word == '<')
 			command->input = word + 1;
 		else if (count == 0 && strchr(word, '='))
