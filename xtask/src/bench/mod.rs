@@ -7,6 +7,7 @@ mod chart;
 mod debian;
 mod floor;
 pub mod network;
+mod places;
 pub mod runtime;
 mod stats;
 

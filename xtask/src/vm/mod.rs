@@ -149,6 +149,11 @@ impl Vm {
         self.control.power_button()
     }
 
+    /// All processors' registers, as QEMU's monitor prints them.
+    pub fn registers(&mut self) -> Result<String> {
+        self.control.registers()
+    }
+
     /// Waits until QEMU has ended by itself.
     pub fn wait_end(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let until = Instant::now() + deadline;

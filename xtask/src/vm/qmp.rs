@@ -1,4 +1,4 @@
-//! QEMU's machine protocol, as far as tests need it (docs/interop/qmp-spec.rst): keys and the power button.
+//! QEMU's machine protocol, as far as tests and benches need it (docs/interop/qmp-spec.rst): keys, the power button, registers.
 //! In: one end of a socket pair whose other end QEMU inherits. Out: an error when QEMU refuses.
 //! Must never: need a socket file: a path may be too long for one, and would be left behind when a run is cut.
 
@@ -40,15 +40,25 @@ impl Control {
     /// Presses keys together.
     pub fn press(&mut self, keys: &[String]) -> Result<()> {
         let keys: Vec<Value> = keys.iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
-        self.execute(&json!({ "execute": "send-key", "arguments": { "keys": keys } }))
+        self.execute(&json!({ "execute": "send-key", "arguments": { "keys": keys } })).map(drop)
     }
 
     /// Presses the power button.
     pub fn power_button(&mut self) -> Result<()> {
-        self.execute(&json!({ "execute": "system_powerdown" }))
+        self.execute(&json!({ "execute": "system_powerdown" })).map(drop)
     }
 
-    fn execute(&mut self, command: &Value) -> Result<()> {
+    /// All processors' registers, as QEMU's monitor prints them. They stand meanwhile: of one that runs they are not told
+    /// as they are.
+    pub fn registers(&mut self) -> Result<String> {
+        self.execute(&json!({ "execute": "stop" }))?;
+        let ask = json!({ "command-line": "info registers -a" });
+        let said = self.execute(&json!({ "execute": "human-monitor-command", "arguments": ask }))?;
+        self.execute(&json!({ "execute": "cont" }))?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
+    }
+
+    fn execute(&mut self, command: &Value) -> Result<Value> {
         if !self.greeted {
             self.answer()?;
             self.say(&json!({ "execute": "qmp_capabilities" }))?;
@@ -57,13 +67,13 @@ impl Control {
         self.say(command)
     }
 
-    fn say(&mut self, message: &Value) -> Result<()> {
+    fn say(&mut self, message: &Value) -> Result<Value> {
         writeln!(self.stream.get_mut(), "{message}").context("QEMU's control socket")?;
         self.answer()
     }
 
-    /// The next message that is no event.
-    fn answer(&mut self) -> Result<()> {
+    /// What the next message that is no event returns.
+    fn answer(&mut self) -> Result<Value> {
         loop {
             let mut line = String::new();
             if self.stream.read_line(&mut line).context("QEMU did not answer")? == 0 {
@@ -74,7 +84,7 @@ impl Control {
                 bail!("QEMU refused: {error}");
             }
             if message.get("event").is_none() {
-                return Ok(());
+                return Ok(message.get("return").cloned().unwrap_or_default());
             }
         }
     }
