@@ -39,29 +39,25 @@ impl Functions {
 
     /// What `registers`, QEMU's `info registers -a`, say of the first processor that is not waiting.
     fn place(&self, registers: &str) -> String {
-        let mut place = "waiting".to_owned();
-        for processor in registers.split("CPU#").skip(1) {
-            let field = |name: &str| {
-                let rest = processor.split_once(name)?.1;
-                rest.split(|letter: char| !letter.is_ascii_hexdigit()).next()
-            };
-            if field("HLT=") == Some("1") {
-                continue;
-            }
-            let at = field("RIP=").and_then(|at| u64::from_str_radix(at, 16).ok());
-            place = match (at, field("CPL=")) {
-                (Some(_), Some("3")) => "programs".to_owned(),
-                (Some(at), _) if at >= KERNEL => {
-                    let function = self.0.range(..=at).next_back();
-                    function.map_or_else(|| "the kernel".to_owned(), |(_, name)| name.clone())
-                }
-                (Some(at), _) if at >= LOADED => "decompression".to_owned(),
-                // Without a 64-bit register the processor is in the firmware's modes.
-                _ => "firmware".to_owned(),
-            };
-            break;
+        fn field<'a>(processor: &'a str, name: &str) -> Option<&'a str> {
+            let rest = processor.split_once(name)?.1;
+            rest.split(|letter: char| !letter.is_ascii_hexdigit()).next()
         }
-        place
+        let mut processors = registers.split("CPU#").skip(1);
+        let Some(busy) = processors.find(|processor| field(processor, "HLT=") != Some("1")) else {
+            return "waiting".to_owned();
+        };
+        let at = field(busy, "RIP=").and_then(|at| u64::from_str_radix(at, 16).ok());
+        match (at, field(busy, "CPL=")) {
+            (Some(_), Some("3")) => "programs".to_owned(),
+            (Some(at), _) if at >= KERNEL => {
+                let function = self.0.range(..=at).next_back();
+                function.map_or_else(|| "the kernel".to_owned(), |(_, name)| name.clone())
+            }
+            (Some(at), _) if at >= LOADED => "decompression".to_owned(),
+            // Without a 64-bit register the processor is in the firmware's modes.
+            _ => "firmware".to_owned(),
+        }
     }
 }
 
