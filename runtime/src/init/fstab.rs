@@ -66,6 +66,7 @@ fn parse(line: &str) -> Result<Option<Line<'_>>, String> {
     };
     let mut parsed =
         Line { source, target, kind, flags: MountFlags::empty(), recursive: false, data: String::new() };
+    let mut own = Vec::new();
     for word in fields.next().unwrap_or("defaults").split(',') {
         if word == "noauto" {
             return Ok(None);
@@ -73,13 +74,10 @@ fn parse(line: &str) -> Result<Option<Line<'_>>, String> {
         parsed.recursive |= word == "rbind";
         match FLAGS.iter().find(|(name, ..)| *name == word) {
             Some((_, flag, set)) => parsed.flags.set(*flag, *set),
-            None if parsed.data.is_empty() => parsed.data.push_str(word),
-            None => {
-                parsed.data.push(',');
-                parsed.data.push_str(word);
-            }
+            None => own.push(word),
         }
     }
+    parsed.data = own.join(",");
     Ok(Some(parsed))
 }
 
